@@ -1,0 +1,201 @@
+"""The three products of a sparse layer behind one differentiable, compilable function: `linear`.
+
+A backend is a module with a `name`, `supports(x, values)`, and the products `forward`, `input_gradient` and
+`weight_gradient`. `dense` is the reference; every other backend is compared with it in the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from evergraft.errors import EvergraftError
+from evergraft.products import dense
+from evergraft.topology import BlockTopology
+
+
+class Backend(Protocol):
+    """What a module must hold to be a backend. Products get two-dimensional x and grad, of any strides."""
+
+    name: str
+
+    def supports(self, x: Tensor, values: Tensor) -> bool:
+        """Whether the products can run on tensors of these devices, dtypes and shapes."""
+        ...
+
+    def forward(self, x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
+        """X [tokens, in], values [active, R, C], bias [out] or None -> [tokens, out]."""
+        ...
+
+    def input_gradient(self, grad: Tensor, values: Tensor, topology: BlockTopology) -> Tensor:
+        """Grad [tokens, out] -> [tokens, in]."""
+        ...
+
+    def weight_gradient(self, grad: Tensor, x: Tensor, topology: BlockTopology) -> Tensor:
+        """Grad [tokens, out], x [tokens, in] -> [active, R, C]."""
+        ...
+
+
+_backends: dict[str, Backend] = {}
+
+
+def register_backend(backend: Backend) -> None:
+    """Add a backend; the one registered last is tried first when the choice is `auto`."""
+    _backends[backend.name] = backend
+
+
+def backend_names() -> list[str]:
+    """What `backend=` accepts: `auto` and the registered names."""
+    return ["auto", *_backends]
+
+
+def check_backend(name: str) -> str:
+    """Return `name`.
+
+    Raises:
+        EvergraftError: no backend of that name is registered.
+    """
+    if name not in backend_names():
+        raise EvergraftError(f"no backend is called {name!r}; choose one of {', '.join(backend_names())}")
+    return name
+
+
+def choose_backend(name: str, x: Tensor, values: Tensor) -> Backend:
+    """The named backend, or for `auto` the newest registered one that supports the tensors.
+
+    Raises:
+        EvergraftError: no such backend, or the named one does not support the tensors.
+    """
+    check_backend(name)
+    if name == "auto":
+        return next(backend for backend in reversed(_backends.values()) if backend.supports(x, values))
+    if not _backends[name].supports(x, values):
+        raise EvergraftError(
+            f"backend {name!r} cannot multiply {x.dtype} inputs on {x.device} with blocks of {tuple(values.shape[1:])}; "
+            "choose another backend or 'auto'"
+        )
+    return _backends[name]
+
+
+def linear(
+    x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None = None, backend: str = "auto"
+) -> Tensor:
+    """Y = x W^T + bias, where W [out, in] holds `values` at the active blocks of `topology` and zero elsewhere.
+
+    Differentiable in x, values and bias (once; no double backward). Under autocast it computes in the autocast
+    dtype, as `torch.nn.functional.linear` does.
+
+    Args:
+        x: floating [..., in_features].
+        values: [active, R, C], the dtype and device of x.
+        bias: [out_features] or None.
+        backend: a registered name, or `auto`.
+
+    Returns:
+        [..., out_features], the dtype of x (of autocast where that is on).
+
+    Raises:
+        EvergraftError: shapes that do not fit the topology, or a backend that is unknown or cannot do it.
+    """
+    if x.shape[-1] != topology.in_features or values.shape != (topology.active, *topology.block):
+        raise EvergraftError(
+            f"expected x [..., {topology.in_features}] and values [{topology.active}, {topology.block[0]}, "
+            f"{topology.block[1]}]; got {list(x.shape)} and {list(values.shape)}"
+        )
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
+    y = torch.ops.evergraft.forward(x.flatten(0, -2), values, bias, *topology.tensors(), backend)
+    return y.view(*x.shape[:-1], topology.out_features)
+
+
+# The operators take the topology as its four tensors, so that tracing and `opcheck` see nothing but tensors.
+
+
+@torch.library.custom_op("evergraft::forward", mutates_args=())
+def _forward(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    row_offsets: Tensor,
+    columns: Tensor,
+    transposed_offsets: Tensor,
+    transposed_order: Tensor,
+    backend: str,
+) -> Tensor:
+    topology = _topology(values, row_offsets, columns, transposed_offsets, transposed_order)
+    return choose_backend(backend, x, values).forward(x, values, topology, bias)
+
+
+@torch.library.custom_op("evergraft::input_gradient", mutates_args=())
+def _input_gradient(
+    grad: Tensor,
+    values: Tensor,
+    row_offsets: Tensor,
+    columns: Tensor,
+    transposed_offsets: Tensor,
+    transposed_order: Tensor,
+    backend: str,
+) -> Tensor:
+    topology = _topology(values, row_offsets, columns, transposed_offsets, transposed_order)
+    return choose_backend(backend, grad, values).input_gradient(grad, values, topology)
+
+
+@torch.library.custom_op("evergraft::weight_gradient", mutates_args=())
+def _weight_gradient(
+    grad: Tensor,
+    x: Tensor,
+    values: Tensor,
+    row_offsets: Tensor,
+    columns: Tensor,
+    transposed_offsets: Tensor,
+    transposed_order: Tensor,
+    backend: str,
+) -> Tensor:
+    topology = _topology(values, row_offsets, columns, transposed_offsets, transposed_order)
+    return choose_backend(backend, grad, values).weight_gradient(grad, x, topology)
+
+
+@_forward.register_fake
+def _(x, values, bias, row_offsets, columns, transposed_offsets, transposed_order, backend):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape[0], (row_offsets.shape[0] - 1) * values.shape[1])
+
+
+@_input_gradient.register_fake
+def _(grad, values, row_offsets, columns, transposed_offsets, transposed_order, backend):  # type: ignore[no-untyped-def]
+    return grad.new_empty(grad.shape[0], (transposed_offsets.shape[0] - 1) * values.shape[2])
+
+
+@_weight_gradient.register_fake
+def _(grad, x, values, row_offsets, columns, transposed_offsets, transposed_order, backend):  # type: ignore[no-untyped-def]
+    return torch.empty_like(values)
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, values, bias, *topology, ctx.backend = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, values, *topology)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    x, values, *topology = ctx.saved_tensors
+    needs_x, needs_values, needs_bias = ctx.needs_input_grad[:3]
+    ops = torch.ops.evergraft
+    return (
+        ops.input_gradient(grad, values, *topology, ctx.backend) if needs_x else None,
+        ops.weight_gradient(grad, x, values, *topology, ctx.backend) if needs_values else None,
+        grad.sum(0) if ctx.has_bias and needs_bias else None,
+        *[None] * 5,
+    )
+
+
+_forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _topology(values: Tensor, *tensors: Tensor) -> BlockTopology:
+    return BlockTopology((values.shape[1], values.shape[2]), *tensors)
+
+
+register_backend(dense)

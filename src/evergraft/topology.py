@@ -1,0 +1,241 @@
+"""Which blocks of a weight matrix exist: a block-sparse index in compressed sparse rows, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evergraft.errors import EvergraftError
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class BlockTopology:
+    """The active R x C blocks of an [out_features, in_features] matrix, immutable.
+
+    A block's *position* is `row * block_columns + column`, its *slot* is its rank among the active blocks in
+    ascending position; slot k holds `values[k]` of a layer. The constructors below (`random`, `from_positions`,
+    `from_mask`) validate; calling the class itself trusts its arguments, for callers that hold validated tensors.
+
+    Attributes:
+        block: (R, C): R rows of `out_features`, C columns of `in_features`; (1, 1) is unstructured sparsity.
+        row_offsets: int32 [block_rows + 1]; the slots of block row i are row_offsets[i] ... row_offsets[i + 1] - 1.
+        columns: int32 [active]; the block column of each slot, ascending within a block row.
+        transposed_offsets: int32 [block_columns + 1]; the same offsets for the transposed matrix.
+        transposed_order: int32 [active]; the slots ordered by block column, then by block row.
+    """
+
+    block: tuple[int, int]
+    row_offsets: Tensor
+    columns: Tensor
+    transposed_offsets: Tensor
+    transposed_order: Tensor
+
+    @classmethod
+    def from_positions(
+        cls, out_features: int, in_features: int, block: tuple[int, int], positions: Tensor
+    ) -> BlockTopology:
+        """Build from the positions of the active blocks.
+
+        Args:
+            positions: integer [active], in any order, each in [0, blocks), no position twice.
+
+        Raises:
+            EvergraftError: a size below one, a block that does not divide the matrix, no active block, more blocks
+                than int32 indices can tell apart, or positions that repeat or lie outside the matrix.
+        """
+        rows, columns = grid(out_features, in_features, block)
+        positions = positions.to(torch.int64).sort().values
+        if positions.numel() == 0:
+            raise EvergraftError("a topology needs at least one active block; got no positions")
+        if positions[0] < 0 or positions[-1] >= rows * columns:
+            raise EvergraftError(
+                f"block positions must lie in [0, {rows * columns}) for {rows} x {columns} blocks; "
+                f"got {int(positions[0])} to {int(positions[-1])}"
+            )
+        if (positions[1:] == positions[:-1]).any():
+            raise EvergraftError("block positions must differ from each other; got at least one twice")
+        row, column = positions // columns, positions % columns
+        return cls(
+            block=block,
+            row_offsets=_offsets(row, rows),
+            columns=column.to(torch.int32),
+            transposed_offsets=_offsets(column, columns),
+            transposed_order=torch.argsort(column, stable=True).to(torch.int32),
+        )
+
+    @classmethod
+    def from_mask(cls, mask: Tensor, block: tuple[int, int]) -> BlockTopology:
+        """Build from a dense boolean mask [out_features, in_features] whose blocks are all True or all False.
+
+        Raises:
+            EvergraftError: as `from_positions`, or a block of which only a part is True.
+        """
+        rows, columns = grid(*mask.shape, block)
+        blocks = mask.reshape(rows, block[0], columns, block[1]).permute(0, 2, 1, 3).flatten(2)
+        active = blocks.any(2)
+        if (active != blocks.all(2)).any():
+            raise EvergraftError(f"a mask must be constant within each {_shape(block)} block; got blocks partly active")
+        return cls.from_positions(*mask.shape, block, active.flatten().nonzero().flatten())
+
+    @classmethod
+    def random(
+        cls, out_features: int, in_features: int, block: tuple[int, int], density: float, rng: np.random.Generator
+    ) -> BlockTopology:
+        """Draw `active_count` blocks uniformly at random (METHOD: arXiv 2108.06277, section 2).
+
+        Raises:
+            EvergraftError: as `from_positions`, or a density outside (0, 1].
+        """
+        rows, columns = grid(out_features, in_features, block)
+        count = active_count(rows * columns, density)
+        positions = rng.choice(rows * columns, size=count, replace=False, shuffle=False)
+        return cls.from_positions(out_features, in_features, block, torch.from_numpy(positions))
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the matrix."""
+        return (self.row_offsets.shape[0] - 1) * self.block[0]
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the matrix."""
+        return (self.transposed_offsets.shape[0] - 1) * self.block[1]
+
+    @property
+    def active(self) -> int:
+        """Number of active blocks."""
+        return self.columns.shape[0]
+
+    @property
+    def blocks(self) -> int:
+        """Number of block positions, active or not."""
+        return (self.row_offsets.shape[0] - 1) * (self.transposed_offsets.shape[0] - 1)
+
+    @property
+    def density(self) -> float:
+        """The exact share of active blocks."""
+        return self.active / self.blocks
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """int64 [active]: the block row of each slot."""
+        return _owners(self.row_offsets, self.active)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """int64 [active]: the position of each slot, ascending."""
+        return self.rows * (self.transposed_offsets.shape[0] - 1) + self.columns
+
+    def mask(self) -> Tensor:
+        """The dense boolean mask [out_features, in_features]; for tests and pictures, never used in training."""
+        active = torch.zeros(self.blocks, dtype=torch.bool, device=self.columns.device)
+        active[self.positions] = True
+        grid_rows = self.row_offsets.shape[0] - 1
+        return active.view(grid_rows, -1).repeat_interleave(self.block[0], 0).repeat_interleave(self.block[1], 1)
+
+    def replace(self, pruned: Tensor, grown: Tensor) -> tuple[BlockTopology, Tensor]:
+        """Exchange blocks: those in the slots `pruned` go, as many at the positions `grown` come.
+
+        Args:
+            pruned: int64 [n], slots of this topology, no slot twice.
+            grown: int64 [n], positions inactive in this topology, no position twice.
+
+        Returns:
+            The new topology, and `sources`, int64 [active]: the old slot that each new slot continues, -1 where the
+            block is new.
+
+        Raises:
+            EvergraftError: counts that differ, or positions that are active already or repeat.
+        """
+        if pruned.numel() != grown.numel():
+            raise EvergraftError(f"as many blocks must grow as are pruned; got {grown.numel()} and {pruned.numel()}")
+        if torch.isin(grown, self.positions).any():
+            raise EvergraftError("grown positions must be inactive before the update; got at least one active one")
+        kept = torch.ones(self.active, dtype=torch.bool, device=pruned.device)
+        kept[pruned] = False
+        survivors = kept.nonzero().flatten()
+        positions = torch.cat([self.positions[survivors], grown])
+        slots = torch.cat([survivors, torch.full_like(grown, -1)])
+        topology = self.from_positions(self.out_features, self.in_features, self.block, positions)
+        return topology, slots[positions.argsort()]
+
+    def clone(self) -> BlockTopology:
+        """A copy that shares no memory with this one."""
+        return BlockTopology(self.block, *(tensor.clone() for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """row_offsets, columns, transposed_offsets, transposed_order."""
+        return self.row_offsets, self.columns, self.transposed_offsets, self.transposed_order
+
+    def validate(self) -> None:
+        """Check every index against every other: for tensors that come from outside, such as a checkpoint.
+
+        Raises:
+            EvergraftError: anything a constructor would not have made.
+        """
+        if any(tensor.dtype != torch.int32 or tensor.dim() != 1 for tensor in self.tensors()):
+            raise EvergraftError("topology indices must be one-dimensional int32 tensors")
+        if self.active < 1 or self.transposed_order.shape != self.columns.shape:
+            raise EvergraftError("topology indices must hold at least one block, the same count in both orders")
+        for offsets in (self.row_offsets, self.transposed_offsets):
+            if offsets.shape[0] < 2 or offsets[0] != 0 or offsets[-1] != self.active or (offsets.diff() < 0).any():
+                raise EvergraftError(f"topology offsets must ascend from 0 to {self.active}, the number of blocks")
+        if self.columns.min() < 0 or self.columns.max() >= self.transposed_offsets.shape[0] - 1:
+            raise EvergraftError("topology columns must lie within the matrix")
+        rebuilt = self.from_positions(self.out_features, self.in_features, self.block, self.positions)
+        if any(not torch.equal(mine, its) for mine, its in zip(self.tensors(), rebuilt.tensors(), strict=True)):
+            raise EvergraftError("topology indices contradict each other (columns must ascend within a row)")
+
+
+def grid(out_features: int, in_features: int, block: tuple[int, int]) -> tuple[int, int]:
+    """The number of block rows and block columns.
+
+    Raises:
+        EvergraftError: a size below one, a block that does not divide the matrix, or more than 2^31 - 1 blocks.
+    """
+    if min(out_features, in_features, *block) < 1:
+        raise EvergraftError(
+            f"matrix and block sizes must be at least 1; got [{out_features}, {in_features}] and {_shape(block)}"
+        )
+    if out_features % block[0] or in_features % block[1]:
+        raise EvergraftError(
+            f"block {_shape(block)} does not divide a weight of {out_features} x {in_features} (out x in); "
+            f"choose a block whose rows divide {out_features} and whose columns divide {in_features}"
+        )
+    rows, columns = out_features // block[0], in_features // block[1]
+    if rows * columns > INT32_MAX:
+        raise EvergraftError(f"a topology holds at most 2^31 - 1 blocks; got {rows} x {columns}: choose larger blocks")
+    return rows, columns
+
+
+def active_count(blocks: int, density: float) -> int:
+    """round(density * blocks), at least 1.
+
+    Raises:
+        EvergraftError: a density outside (0, 1].
+    """
+    if not 0 < density <= 1:
+        raise EvergraftError(f"density must be above 0 and at most 1 (1 is dense); got {density}")
+    return max(1, round(density * blocks))
+
+
+def _offsets(owners: Tensor, count: int) -> Tensor:
+    """int32 [count + 1]: where each owner's run starts once the owners are sorted."""
+    sizes = torch.bincount(owners, minlength=count)
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).to(torch.int32)
+
+
+def _owners(offsets: Tensor, total: int) -> Tensor:
+    """int64 [total]: the inverse of `_offsets`."""
+    owners = torch.arange(offsets.shape[0] - 1, device=offsets.device)
+    return owners.repeat_interleave(offsets.diff(), output_size=total)
+
+
+def _shape(block: tuple[int, int]) -> str:
+    return f"{block[0]}x{block[1]}"
