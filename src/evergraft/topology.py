@@ -76,12 +76,13 @@ class BlockTopology:
         Raises:
             EvergraftError: as `from_positions`, or a block of which only a part is True.
         """
-        rows, columns = grid(*mask.shape, block)
+        out_features, in_features = mask.shape
+        rows, columns = grid(out_features, in_features, block)
         blocks = mask.reshape(rows, block[0], columns, block[1]).permute(0, 2, 1, 3).flatten(2)
         active = blocks.any(2)
         if (active != blocks.all(2)).any():
             raise EvergraftError(f"a mask must be constant within each {_shape(block)} block; got blocks partly active")
-        return cls.from_positions(*mask.shape, block, active.flatten().nonzero().flatten())
+        return cls.from_positions(out_features, in_features, block, active.flatten().nonzero().flatten())
 
     @classmethod
     def random(

@@ -73,8 +73,8 @@ def choose_backend(name: str, x: Tensor, values: Tensor) -> Backend:
         return next(backend for backend in reversed(_backends.values()) if backend.supports(x, values))
     if not _backends[name].supports(x, values):
         raise EvergraftError(
-            f"backend {name!r} cannot multiply {x.dtype} inputs on {x.device} with blocks of {tuple(values.shape[1:])}; "
-            "choose another backend or 'auto'"
+            f"backend {name!r} cannot multiply {x.dtype} inputs on {x.device} with blocks of "
+            f"{tuple(values.shape[1:])}; choose another backend or 'auto'"
         )
     return _backends[name]
 
@@ -107,7 +107,7 @@ def linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
-    y = torch.ops.evergraft.forward(x.flatten(0, -2), values, bias, *topology.tensors(), backend)
+    y: Tensor = torch.ops.evergraft.forward(x.flatten(0, -2), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
 
 

@@ -41,7 +41,7 @@ def gather(weight: Tensor, topology: BlockTopology) -> Tensor:
     """A dense matrix [out, in] -> its active blocks [active, R, C]."""
     (rows, columns), (height, width) = _grid(topology), topology.block
     blocks = weight.view(rows, height, columns, width).transpose(1, 2)
-    return torch.ops.aten.index(blocks, [topology.rows, topology.columns.long()])
+    return blocks[topology.rows, topology.columns.long()]
 
 
 def _grid(topology: BlockTopology) -> tuple[int, int]:

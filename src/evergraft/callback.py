@@ -1,0 +1,139 @@
+"""`TopologyCallback`: evolves the sparse layers of any model that `transformers.Trainer` trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from evergraft.errors import EvergraftError
+from evergraft.evolution import LayerUpdate, TopologyUpdater, apply_group_lasso
+from evergraft.evolution.prune import PruneBy
+from evergraft.evolution.schedule import Decay
+from evergraft.jsonlines import JsonLines
+
+STATE_FILE = "topology.safetensors"
+LOG_FILE = "topology.jsonl"
+
+
+class TopologyCallback(TrainerCallback):
+    """Prunes and grows during training; every update adds a line a layer to `topology.jsonl` in the output folder.
+
+    The updater's state travels in the Trainer's checkpoints, so that `resume_from_checkpoint` continues exactly.
+
+    Args:
+        updates, prune_ratio, decay, prune_by: as for `TopologyUpdater`; `updates=0` is static sparsity.
+        group_lasso: strength of the decoupled Group Lasso, lambda_group; 0 is none.
+        seed: of growth; by default the Trainer's.
+        progress: how much of training is done, in [0, 1], from the Trainer's state; by default steps over `max_steps`.
+
+    Raises:
+        EvergraftError: when training begins, as `TopologyUpdater`.
+    """
+
+    updater: TopologyUpdater
+
+    def __init__(
+        self,
+        updates: int = 80,
+        prune_ratio: float = 0.5,
+        decay: Decay = "cosine",
+        prune_by: PruneBy = "l1",
+        *,
+        group_lasso: float = 0.0,
+        seed: int | None = None,
+        progress: Callable[[TrainerState], float] | None = None,
+    ) -> None:
+        self.updates = updates
+        self.prune_ratio = prune_ratio
+        self.decay: Decay = decay
+        self.prune_by: PruneBy = prune_by
+        self.group_lasso = group_lasso
+        self.seed = seed
+        self.progress = progress
+
+    def on_train_begin(  # type: ignore[override]
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Find the sparse layers, and the state of a run that is resumed."""
+        self.updater = TopologyUpdater(
+            model,
+            getattr(optimizer, "optimizer", optimizer),  # accelerate wraps the optimiser
+            state.max_steps if self.progress is None else None,
+            updates=self.updates,
+            prune_ratio=self.prune_ratio,
+            decay=self.decay,
+            prune_by=self.prune_by,
+            seed=args.seed if self.seed is None else self.seed,
+        )
+        self.log = JsonLines(_output(args) / LOG_FILE) if state.is_world_process_zero else None
+        if state.global_step:
+            self._load(_checkpoint(args, state) / STATE_FILE)
+        if self.log:
+            self.log.rewind(state.global_step)
+
+    def on_optimizer_step(  # type: ignore[override]
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Apply Group Lasso with the learning rate of the step just taken."""
+        if self.group_lasso:
+            learning_rate = optimizer.param_groups[0]["lr"]
+            apply_group_lasso(self.updater.layers.values(), learning_rate, self.group_lasso)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Update the topology if an update has fallen due."""
+        progress = state.global_step / state.max_steps if self.progress is None else self.progress(state)
+        report = self.updater.step(progress)
+        if report and self.log:
+            self.log.append(*(self._line(state.global_step, update) for update in report))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add the updater's state to the Trainer's checkpoint."""
+        if state.is_world_process_zero and not (_checkpoint(args, state) / STATE_FILE).exists():
+            self.save(_checkpoint(args, state))
+
+    def save(self, folder: Path) -> None:
+        """Write the updater's state into a checkpoint folder."""
+        save_file(self.updater.state_dict(), folder / STATE_FILE)
+
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise EvergraftError(f"{path} is missing: the checkpoint to resume from was saved without TopologyCallback")
+        self.updater.load_state_dict(load_file(path))
+
+    def _line(self, step: int, update: LayerUpdate) -> dict[str, Any]:
+        return {
+            "step": step,
+            "update": self.updater.updates_done,
+            "layer": update.layer,
+            "pruned": update.pruned,
+            "grown": update.pruned,
+            "explored": update.explored,
+            "removed_new_ratio": update.removed_new_ratio,
+        }
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return _output(args) / f"checkpoint-{state.global_step}"
+
+
+def _output(args: TrainingArguments) -> Path:
+    return Path(args.output_dir or ".")

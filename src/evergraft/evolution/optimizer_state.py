@@ -1,0 +1,46 @@
+"""Carry an optimiser's state along when the blocks of a tensor change places."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from evergraft.errors import EvergraftError
+
+
+def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Parameter) -> None:
+    """Check that the state of `values` is per element or a plain counter.
+
+    Raises:
+        EvergraftError: a tensor whose shape is neither that of `values` nor a single number.
+    """
+    for key, state in optimizer.state.get(values, {}).items():
+        if isinstance(state, Tensor) and state.numel() > 1 and state.shape != values.shape:
+            raise EvergraftError(
+                f"{type(optimizer).__name__} keeps {key} of shape {list(state.shape)} for {name}.values of shape "
+                f"{list(values.shape)}, which cannot be carried to other blocks; use an optimiser with per-element "
+                "state, such as AdamW, Adam or SGD"
+            )
+
+
+@torch.no_grad()
+def carry(optimizer: torch.optim.Optimizer, values: nn.Parameter, sources: Tensor) -> None:
+    """Move `values` and every per-element state of it to their new slots; new slots start at zero.
+
+    Step counters stay as they are. A gradient that is still there belongs to the old topology and is zeroed.
+
+    Args:
+        sources: int64 [active], the old slot of each new one, -1 where the block is new.
+    """
+    per_element = [s for s in optimizer.state.get(values, {}).values() if isinstance(s, Tensor)]
+    for tensor in [values, *per_element]:
+        if tensor.shape == values.shape:
+            _move(tensor, sources)
+    if values.grad is not None:
+        values.grad.zero_()
+
+
+def _move(tensor: Tensor, sources: Tensor) -> None:
+    moved = tensor.index_select(0, sources.clamp(min=0))
+    moved[sources < 0] = 0
+    tensor.copy_(moved)

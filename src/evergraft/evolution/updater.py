@@ -1,0 +1,174 @@
+"""`TopologyUpdater`: prune, grow, and carry values and optimiser state, in any training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evergraft.errors import EvergraftError
+from evergraft.evolution.exploration import Exploration
+from evergraft.evolution.grow import grow
+from evergraft.evolution.optimizer_state import carry, check_carriable
+from evergraft.evolution.prune import PruneBy, check_prune_by, prune
+from evergraft.evolution.schedule import Decay, UpdateSchedule
+from evergraft.layer import SparseLinear
+from evergraft.conversion import random_generator, sparse_layers
+
+
+@dataclass(frozen=True)
+class LayerUpdate:
+    """What one update did to one tensor.
+
+    Attributes:
+        layer: its name.
+        pruned: blocks exchanged.
+        explored: share of its blocks ever active, after the update.
+        previous_grown, removed_new: blocks the update before had grown, and how many of them this one pruned.
+    """
+
+    layer: str
+    pruned: int
+    explored: float
+    previous_grown: int
+    removed_new: int
+
+    @property
+    def removed_new_ratio(self) -> float | None:
+        """Share of the blocks grown by the update before that this one pruned; None after no growth."""
+        return self.removed_new / self.previous_grown if self.previous_grown else None
+
+
+class TopologyUpdater:
+    """Evolves the sparse layers of a model (METHOD: arXiv 2108.06277, section 2).
+
+    Call `step()` once after every `optimizer.step()`. What an update does is a pure function of the weights, `seed`,
+    the update's number and the layer's name; so ranks agree without talking, and a restart repeats it.
+
+    Args:
+        model: holds at least one SparseLinear.
+        optimizer: the one that trains it; its per-element state is carried along.
+        total_steps: T, over which the schedule runs; None if `step` will be given the progress.
+        updates, prune_ratio, decay: see `UpdateSchedule`.
+        prune_by: `l1`, `l2`, `linf` or `random`.
+        seed: of growth (and of random pruning).
+
+    Raises:
+        EvergraftError: no sparse layer, a setting out of range, or less than two steps an update.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int | None = None,
+        *,
+        updates: int = 80,
+        prune_ratio: float = 0.5,
+        decay: Decay = "cosine",
+        prune_by: PruneBy = "l1",
+        seed: int = 0,
+    ) -> None:
+        self.layers: dict[str, SparseLinear] = sparse_layers(model)
+        self.optimizer = optimizer
+        self.total_steps = total_steps
+        self.schedule = UpdateSchedule(updates, prune_ratio, decay)
+        self.prune_by = check_prune_by(prune_by)
+        self.seed = seed
+        self.steps_done = 0
+        self.updates_done = 0
+        self.exploration = {name: Exploration(layer.topology) for name, layer in self.layers.items()}
+        if total_steps is not None and updates > total_steps // 2:
+            raise EvergraftError(
+                f"{updates} updates in {total_steps} steps leave less than two steps to each; "
+                f"expected at most {total_steps // 2}"
+            )
+
+    def step(self, progress: float | None = None) -> list[LayerUpdate]:
+        """Count one optimiser step, and update the topology if an update has fallen due.
+
+        Args:
+            progress: how much of training is done, in [0, 1]; by default steps over `total_steps`.
+
+        Returns:
+            One entry a layer if there was an update, else nothing.
+        """
+        self.steps_done += 1
+        if progress is None:
+            if self.total_steps is None:
+                raise EvergraftError("give TopologyUpdater total_steps, or give step() the progress of training")
+            progress = self.steps_done / self.total_steps
+        if self.schedule.due(progress) <= self.updates_done:
+            return []
+        return self.update(self.schedule.ratio(min(progress, 1.0)))
+
+    @torch.no_grad()
+    def update(self, ratio: float) -> list[LayerUpdate]:
+        """Exchange the share `ratio` of the active blocks of every layer, now.
+
+        At most as many blocks are exchanged as there are inactive positions.
+
+        Raises:
+            EvergraftError: the optimiser's state cannot be carried; nothing is changed then.
+        """
+        for name, layer in self.layers.items():
+            check_carriable(self.optimizer, name, layer.values)
+        report = [self._update_layer(name, layer, ratio) for name, layer in self.layers.items()]
+        self.updates_done += 1
+        return report
+
+    def _update_layer(self, name: str, layer: SparseLinear, ratio: float) -> LayerUpdate:
+        topology = layer.topology
+        rng = random_generator(self.seed, name, self.updates_done + 1)
+        count = min(round(ratio * topology.active), topology.blocks - topology.active)
+        slots = prune(layer.values, count, self.prune_by, rng)
+        pruned, grown = topology.positions[slots], grow(topology, count, rng)
+        replaced, sources = topology.replace(slots, grown)
+        carry(self.optimizer, layer.values, sources)
+        layer.set_topology(replaced)
+        previous_grown, removed_new = self.exploration[name].record(pruned, grown)
+        return LayerUpdate(name, count, self.exploration[name].explored, previous_grown, removed_new)
+
+    @property
+    def explored(self) -> float:
+        """Explored degrees of freedom over all layers: weights ever active over all weights."""
+        weights = {name: layer.block[0] * layer.block[1] for name, layer in self.layers.items()}
+        seen = sum(history.explored_blocks * weights[name] for name, history in self.exploration.items())
+        return seen / sum(history.blocks * weights[name] for name, history in self.exploration.items())
+
+    @property
+    def removed_new_ratio(self) -> float | None:
+        """Share of all blocks grown so far (but by the last update) that the next update pruned; None before any."""
+        grown = sum(history.grown for history in self.exploration.values())
+        return sum(history.removed_new for history in self.exploration.values()) / grown if grown else None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything a restart needs, as tensors that safetensors can hold."""
+        state = {"steps_done": torch.tensor(self.steps_done), "updates_done": torch.tensor(self.updates_done)}
+        for name, history in self.exploration.items():
+            state[f"{name}.seen"] = torch.from_numpy(history.seen.copy())
+            state[f"{name}.newest"] = torch.from_numpy(history.newest.copy())
+            state[f"{name}.churn"] = torch.tensor([history.grown, history.removed_new])
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`.
+
+        Raises:
+            EvergraftError: the state is of other layers or other sizes.
+        """
+        expected = self.state_dict()
+        if state.keys() != expected.keys() or any(
+            state[key].shape != expected[key].shape for key in expected if not key.endswith(".newest")
+        ):
+            raise EvergraftError(
+                "the updater's state belongs to other layers than the model's; expected the same model"
+            )
+        self.steps_done, self.updates_done = int(state["steps_done"]), int(state["updates_done"])
+        for name, history in self.exploration.items():
+            history.seen = state[f"{name}.seen"].numpy().copy()
+            history.newest = state[f"{name}.newest"].numpy().copy()
+            history.grown, history.removed_new = state[f"{name}.churn"].tolist()
