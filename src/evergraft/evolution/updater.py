@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evergraft.conversion import random_generator, sparse_layers
 from evergraft.errors import EvergraftError
 from evergraft.evolution.exploration import Exploration
 from evergraft.evolution.grow import grow
@@ -16,7 +17,6 @@ from evergraft.evolution.optimizer_state import carry, check_carriable
 from evergraft.evolution.prune import PruneBy, check_prune_by, prune
 from evergraft.evolution.schedule import Decay, UpdateSchedule
 from evergraft.layer import SparseLinear
-from evergraft.conversion import random_generator, sparse_layers
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The reference products: scatter the blocks to a dense weight and multiply. Any shape, dtype and device; slow."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,0 +1,242 @@
+"""The command line. Everything heavy is imported inside the command that needs it, so that help comes at once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from evergraft import __version__
+from evergraft.errors import EvergraftError
+from evergraft.pretraining.recipe import Recipe, load_recipe, parse_block
+
+app = typer.Typer(
+    name="evergraft",
+    help="Pre-train BERT always-sparse: nine of ten weights never exist, the pattern of the others evolves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+corpus_app = typer.Typer(help="Prepare text for training.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def main() -> None:
+    """Run the command line; bad input leaves with one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except EvergraftError as error:
+        _leave(str(error), 2)
+    except OSError as error:
+        _leave(_sentence(error), 2)
+    except KeyboardInterrupt:
+        _leave("stopped", 130)
+    except Exception as error:
+        if os.environ.get("EVERGRAFT_TRACE"):
+            raise
+        _leave(f"{type(error).__name__}: {error} (a bug? EVERGRAFT_TRACE=1 shows where)", 1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _evergraft(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for each field of Recipe; it gets those that were used, as a dict `fields`."""
+
+    def run(**arguments: Any) -> None:
+        fields = {name: arguments.pop(name) for name in Recipe.model_fields}
+        command(**arguments, fields={name: value for name, value in fields.items() if value is not None})
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "fields"]
+    flags = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[_flag_type(field.annotation), typer.Option(help=_flag_help(name), show_default=False)],
+        )
+        for name, field in Recipe.model_fields.items()
+    ]
+    run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *flags]}
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    return run
+
+
+def _flag_type(annotation: Any) -> Any:
+    """The type of a field as a flag: int, float, text, or several texts."""
+    if get_origin(annotation) is UnionType:
+        (annotation,) = [choice for choice in get_args(annotation) if choice is not NoneType]
+    if get_origin(annotation) is list:
+        return list[str] | None
+    return (annotation if annotation in (int, float) else str) | None
+
+
+def _flag_help(name: str) -> str:
+    field = Recipe.model_fields[name]
+    choices = get_args(field.annotation) if get_origin(field.annotation) not in (UnionType, list, tuple) else ()
+    text = f"{field.description}" + (f": {', '.join(choices)}" if choices else "")
+    if field.default is None:
+        return text
+    default = field.default
+    if isinstance(default, tuple):
+        default = "x".join(map(str, default))
+    elif isinstance(default, list):
+        default = " ".join(default)
+    return f"{text} (default: {default})"
+
+
+@app.command()
+@_with_recipe_flags
+def pretrain(
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of the fields below; flags override it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The run's folder, new or empty (default: a new one in runs/).")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="A run's folder, or one of its checkpoints, to go on with.")
+    ] = None,
+    as_json: Json = False,
+    *,
+    fields: dict[str, Any],
+) -> None:
+    """Pre-train a BERT whose encoder is sparse from the first step to the last."""
+    if resume and (fields or recipe or output):
+        given = [*fields, *(["recipe"] if recipe else []), *(["output"] if output else [])]
+        raise EvergraftError(
+            f"--resume goes on with the run's own recipe; drop --{', --'.join(given).replace('_', '-')}"
+        )
+    plan = None if resume else load_recipe(recipe, fields)
+    from evergraft.pretraining import pretrain as training
+    from evergraft.pretraining.summary import summarise
+
+    try:
+        result = training.resume(resume) if resume else training.pretrain(plan, output)  # type: ignore[arg-type]
+    except training.Interrupted as stopped:
+        _leave(str(stopped), 128 + stopped.signal_number)
+    _report(result, as_json, lambda: summarise(result))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="Text to evaluate on, all of it (default: the run's validation split).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at a time.")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure a run's MLM and NSP loss and accuracy on any text."""
+    from evergraft.pretraining.evaluation import evaluate as measure
+
+    result = measure(run, corpus, batch_size=batch_size, device=device)
+    _report(result, as_json, lambda: _print_pairs(result))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    directory: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+    as_json: Json = False,
+) -> None:
+    """Write a run's model as a plain dense Hugging Face checkpoint, with tokenizer and model card."""
+    from evergraft.pretraining.export import export as write
+
+    result = write(run, directory)
+    _report(result, as_json, lambda: _print_pairs(result))
+
+
+@corpus_app.command()
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Text files, globs, folders (.gz .xz .zst .jsonl .parquet too), data set names, "
+            "builtin:docstrings, or - for standard input."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="The corpus's folder; must not exist.")],
+    vocabulary_size: Annotated[int, typer.Option(min=128, help="Word pieces to learn.")] = 8192,
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer.json or vocab.txt instead.")] = None,
+    sequence_length: Annotated[int, typer.Option(min=8, help="Shortest input a document must fill.")] = 128,
+    validation_fraction: Annotated[float, typer.Option(help="Share of the documents to validate on.")] = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Tokenise text once, into a folder that training maps into memory."""
+    from evergraft.corpus import prepare as write
+
+    corpus = write(
+        sources,
+        output,
+        vocabulary_size=vocabulary_size,
+        tokenizer=tokenizer,
+        sequence_length=sequence_length,
+        validation_fraction=validation_fraction,
+    )
+    result = corpus.summary()
+    _report(result, as_json, lambda: _print_pairs(result))
+
+
+@app.command()
+def flops(
+    model: Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")] = "base",
+    density: Annotated[float, typer.Option(help="Share of the encoder's blocks that exist; 1 is dense.")] = 1.0,
+    block: Annotated[
+        str | None, typer.Option(help="Count exactly for these blocks (default: as if the asked density were got).")
+    ] = None,
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens an input has.")] = 128,
+    sequences: Annotated[int | None, typer.Option(min=1, help="Also count a run of this many sequences.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Count training FLOPs and bytes, sparse against dense."""
+    from evergraft.ledger import ledger
+    from evergraft.pretraining.model import bert_config
+
+    config = bert_config(model, 1, sequence_length)
+    result = ledger(config, density, parse_block(block) if block else None, sequence_length).to_dict(sequences)
+    _report(result, as_json, lambda: _print_pairs(result))
+
+
+def _report(result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show()
+
+
+def _print_pairs(result: dict[str, Any]) -> None:
+    for name, value in result.items():
+        typer.echo(f"{name}: {json.dumps(value) if isinstance(value, dict) else value}")
+
+
+def _sentence(error: OSError) -> str:
+    where = f" {error.filename}" if error.filename else ""
+    return f"cannot read or write{where}: {error.strerror or error}; nothing half-written was left behind"
+
+
+def _leave(sentence: str, code: int) -> None:
+    typer.echo(sentence if code >= 128 else f"error: {sentence}", err=True)
+    sys.exit(code)

@@ -1,0 +1,66 @@
+"""The BERT family by name: sizes, dropout, default learning rates (docs/method.md, sections 1 and 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Size:
+    """One model of the family.
+
+    Attributes:
+        layers, hidden, heads: the encoder's; the feed-forward is 4 x hidden wide.
+        dropout: of hidden states and attention.
+        learning_rate: the paper's best dense peak rate; None where it names none.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    dropout: float
+    learning_rate: float | None = None
+
+
+FAMILY = {
+    "tiny": Size(2, 128, 2, 0.0),
+    "mini": Size(4, 256, 4, 0.0, 8e-4),
+    "small": Size(4, 512, 8, 0.0, 4e-4),
+    "medium": Size(8, 512, 8, 0.1, 2e-4),
+    "base": Size(12, 768, 12, 0.1, 2e-4),
+    "large": Size(24, 1024, 16, 0.1),
+}
+
+
+class EncoderShape(Protocol):
+    """What of a BertConfig decides sizes and costs."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+
+
+def encoder_linears(config: EncoderShape) -> list[tuple[int, int]]:
+    """(out, in) of the fully connected layers of one encoder layer: query, key, value, output, up, down."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    return [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]
+
+
+def default_learning_rate(config: EncoderShape, density: float) -> float:
+    """The peak rate eta(s) = eta(0) exp(1.969 s^2 + 0.2905 s), s = 1 - density (docs/method.md, section 3).
+
+    eta(0) is the paper's for a model of the family's size, else its fit exp(-0.44 log N - 0.47) over dense models, N
+    the weights of the encoder. The paper tuned it for batches of 512 sequences.
+    """
+    sparsity = 1 - density
+    return _dense_rate(config) * math.exp(1.969 * sparsity**2 + 0.2905 * sparsity)
+
+
+def _dense_rate(config: EncoderShape) -> float:
+    for size in FAMILY.values():
+        if size.learning_rate and (size.layers, size.hidden) == (config.num_hidden_layers, config.hidden_size):
+            return size.learning_rate
+    weights = config.num_hidden_layers * sum(out * into for out, into in encoder_linears(config))
+    return math.exp(-0.44 * math.log(weights) - 0.47)

@@ -1,0 +1,99 @@
+"""Folders that are written whole or not at all, and that show it when a byte of theirs has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from evergraft.errors import EvergraftError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder to write into, that takes its place at `path` when the block ends without an error.
+
+    Whatever stands at `path` is replaced. A kill leaves the old folder, or the new one, and perhaps a `.partial` one
+    beside it, which the next write removes.
+    """
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            _sync(file)
+        _sync(partial)
+        if path.exists():
+            discarded = path.with_name(path.name + ".discarded.partial")
+            shutil.rmtree(discarded, ignore_errors=True)
+            path.rename(discarded)
+            partial.rename(path)
+            shutil.rmtree(discarded)
+        else:
+            partial.rename(path)
+        _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _sync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write manifest.json: the facts, and size and SHA-256 of every other file of the folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+    (folder / MANIFEST).write_text(json.dumps({**facts, "files": listed}, indent=1), encoding="utf-8")
+
+
+def verify_manifest(folder: Path) -> dict[str, Any]:
+    """Read manifest.json and check every file it lists.
+
+    Raises:
+        EvergraftError: the manifest, or a file it lists, is missing, torn or changed.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise EvergraftError(f"{folder} is torn or foreign: it holds no readable {MANIFEST}") from None
+    for name, facts in files:
+        file = folder / name
+        if not file.is_file():
+            raise EvergraftError(f"{folder} is torn: {name} is missing")
+        if file.stat().st_size != facts["bytes"]:
+            raise EvergraftError(f"{folder} is torn: {name} has {file.stat().st_size} bytes, expected {facts['bytes']}")
+        if _sha256(file) != facts["sha256"]:
+            raise EvergraftError(f"{folder} is damaged: the bytes of {name} have changed since it was written")
+    return manifest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

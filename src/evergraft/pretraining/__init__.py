@@ -1,0 +1,1 @@
+"""Pre-training BERT: examples, model, recipe, trainer, runs."""

@@ -1,0 +1,82 @@
+"""Whole-word masking, a pure function of its random generator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+MASKED_SHARE = 0.15  # of the tokens that are not special (docs/method.md, section 1)
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the masked ones; the rest is kept
+IGNORED = -100  # the label of no token, as torch.nn.functional.cross_entropy counts it
+
+
+class Masked(NamedTuple):
+    """A masked input.
+
+    Attributes:
+        token_ids: int64 [length], some of them replaced.
+        positions: int64 [budget], ascending, where a token is to be predicted; 0 where fewer than `budget` are.
+        labels: int64 [budget], the token that stood there; -100 where there is none.
+    """
+
+    token_ids: np.ndarray
+    positions: np.ndarray
+    labels: np.ndarray
+
+
+class WholeWordMasking:
+    """Masks 15 % of the tokens by whole words: 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    Args:
+        special: bool [vocabulary], tokens never masked and never put in.
+        continuation: bool [vocabulary], True for pieces that continue a word (`##ing`).
+        mask_id: the token [MASK].
+    """
+
+    def __init__(self, special: np.ndarray, continuation: np.ndarray, mask_id: int) -> None:
+        self.special = special
+        self.continuation = continuation
+        self.mask_id = mask_id
+        self.ordinary = np.flatnonzero(~special)
+
+    def __call__(self, token_ids: np.ndarray, rng: np.random.Generator) -> Masked:
+        """Mask an input, int64 [length].
+
+        Words are taken in random order while they fit the budget of round(0.15 * ordinary tokens), at least 1.
+        """
+        ordinary = ~self.special[token_ids]
+        budget = max(1, round(MASKED_SHARE * int(ordinary.sum())))
+        chosen = self._choose(self._words(token_ids, ordinary), budget, rng)
+        positions = np.zeros(budget, np.int64)
+        labels = np.full(budget, IGNORED, np.int64)
+        positions[: len(chosen)] = chosen
+        labels[: len(chosen)] = token_ids[chosen]
+        return Masked(self._replace(token_ids, chosen, rng), positions, labels)
+
+    def _words(self, token_ids: np.ndarray, ordinary: np.ndarray) -> list[np.ndarray]:
+        """The positions of each word: a piece that continues belongs to the ordinary token before it."""
+        where = np.flatnonzero(ordinary)
+        follows = np.diff(where, prepend=-2) == 1
+        starts = np.flatnonzero(~(self.continuation[token_ids[where]] & follows))
+        return np.split(where, starts[1:])
+
+    def _choose(self, words: list[np.ndarray], budget: int, rng: np.random.Generator) -> np.ndarray:
+        chosen: list[np.ndarray] = []
+        left = budget
+        for word in rng.permutation(len(words)):
+            if len(words[word]) <= left:
+                chosen.append(words[word])
+                left -= len(words[word])
+            if not left:
+                break
+        return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+    def _replace(self, token_ids: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        fate = rng.random(len(chosen))
+        random_ids = self.ordinary[rng.integers(len(self.ordinary), size=len(chosen))]
+        masked = token_ids.copy()
+        masked[chosen] = np.select(
+            [fate < MASK_SHARE, fate < MASK_SHARE + RANDOM_SHARE], [self.mask_id, random_ids], token_ids[chosen]
+        )
+        return masked

@@ -1,0 +1,188 @@
+"""BERT with a sparse encoder and heads that touch masked positions only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForPreTraining, BertConfig, BertForPreTraining
+from transformers.utils import ModelOutput
+
+from evergraft.conversion import sparsify
+from evergraft.errors import EvergraftError
+from evergraft.family import FAMILY
+from evergraft.pretraining.masking import IGNORED
+
+
+class SparseBertConfig(BertConfig):
+    """A BertConfig that also names the sparsity of the encoder.
+
+    Args:
+        density: share of the blocks that exist in every fully connected layer of the encoder; 1 is dense.
+        block: [R, C].
+        topology_seed: of the first topology and the first values.
+        backend: of the products.
+    """
+
+    model_type = "evergraft-bert"
+    density: float = 1.0
+    block: list[int] | tuple[int, ...] = (16, 16)
+    topology_seed: int = 0
+    backend: str = "auto"
+
+
+@dataclass
+class PretrainingOutput(ModelOutput):
+    """The loss, and its parts for each sequence of the batch.
+
+    Attributes:
+        loss: MLM loss (mean over masked tokens) + NSP loss (mean over sequences), nats.
+        mlm_nats: [batch], summed over the masked tokens of a sequence.
+        mlm_correct, masked: [batch], masked tokens predicted right, and masked tokens.
+        nsp_nats, nsp_correct: [batch].
+    """
+
+    loss: Tensor | None = None
+    mlm_nats: Tensor | None = None
+    mlm_correct: Tensor | None = None
+    masked: Tensor | None = None
+    nsp_nats: Tensor | None = None
+    nsp_correct: Tensor | None = None
+
+
+class SparseBertForPreTraining(BertForPreTraining):
+    """`BertForPreTraining` whose encoder is sparse from the start (docs/method.md, section 1).
+
+    Given `masked_positions`, the vocabulary head is computed there alone, with the same loss and gradients as the full
+    head; without, this is transformers' own forward.
+    """
+
+    config_class = SparseBertConfig
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__(config)
+        if config.density < 1:
+            height, width = config.block
+            sparsify(
+                self,
+                config.density,
+                (height, width),
+                seed=config.topology_seed,
+                std=config.initializer_range,
+                backend=config.backend,
+            )
+
+    def forward(self, *args: Any, masked_positions: Tensor | None = None, **kwargs: Any) -> Any:
+        """Compute the losses of a batch.
+
+        Args:
+            *args: without `masked_positions`, whatever transformers' BertForPreTraining takes.
+            masked_positions: int64 [batch, masked], where tokens are to be predicted.
+            **kwargs: with `masked_positions`: input_ids, token_type_ids [batch, length], labels [batch, masked] (-100
+                is no prediction), next_sentence_label [batch], and what BertModel takes.
+
+        Returns:
+            `PretrainingOutput` with `masked_positions`, else transformers' output.
+        """
+        if masked_positions is None:
+            return super().forward(*args, **kwargs)
+        labels, next_sentence_label = kwargs.pop("labels"), kwargs.pop("next_sentence_label")
+        hidden, pooled = self.bert(*args, return_dict=True, **kwargs)[:2]
+        at_masked = hidden.take_along_dim(masked_positions.unsqueeze(-1), dim=1)
+        scores, next_scores = self.cls(at_masked, pooled)
+        return _losses(scores, labels, next_scores, next_sentence_label)
+
+
+def _losses(scores: Tensor, labels: Tensor, next_scores: Tensor, next_sentence_label: Tensor) -> PretrainingOutput:
+    scores, next_scores = scores.float(), next_scores.float()
+    nats = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(
+        labels
+    )
+    next_nats = F.cross_entropy(next_scores, next_sentence_label, reduction="none")
+    masked = labels != IGNORED
+    return PretrainingOutput(
+        loss=nats.sum() / masked.sum() + next_nats.mean(),
+        mlm_nats=nats.sum(1).detach(),
+        mlm_correct=((scores.detach().argmax(-1) == labels) & masked).sum(1),
+        masked=masked.sum(1),
+        nsp_nats=next_nats.detach(),
+        nsp_correct=next_scores.detach().argmax(-1) == next_sentence_label,
+    )
+
+
+def bert_config(
+    model: str,
+    vocabulary_size: int,
+    sequence_length: int = 128,
+    *,
+    density: float = 1.0,
+    block: tuple[int, int] = (16, 16),
+    seed: int = 0,
+    backend: str = "auto",
+    dropout: float | None = None,
+    pad_token_id: int = 0,
+) -> SparseBertConfig:
+    """The configuration of a named model of the family, or of any `config.json` of a BERT.
+
+    Args:
+        model: `tiny` ... `large`, or a path to a config.json or the folder that holds one.
+        dropout: of hidden states and attention; by default the family's, or what the config.json says.
+
+    Raises:
+        EvergraftError: an unknown name, or a file that is missing or not a BERT configuration.
+    """
+    settings = _family_settings(model) if model in FAMILY else _file_settings(Path(model))
+    settings |= {
+        "vocab_size": vocabulary_size,
+        "pad_token_id": pad_token_id,
+        "max_position_embeddings": max(sequence_length, settings.get("max_position_embeddings", 0)),
+    }
+    if dropout is not None:
+        settings |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return SparseBertConfig(**settings, density=density, block=list(block), topology_seed=seed, backend=backend)
+
+
+def create_model(config: SparseBertConfig, seed: int) -> SparseBertForPreTraining:
+    """A model with fresh weights, a pure function of (config, seed); the global random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SparseBertForPreTraining(config)
+
+
+def _family_settings(name: str) -> dict[str, Any]:
+    size = FAMILY[name]
+    return {
+        "num_hidden_layers": size.layers,
+        "hidden_size": size.hidden,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.hidden,
+        "hidden_dropout_prob": size.dropout,
+        "attention_probs_dropout_prob": size.dropout,
+    }
+
+
+def _file_settings(path: Path) -> dict[str, Any]:
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        raise EvergraftError(f"model {str(path)!r} is neither one of {', '.join(FAMILY)} nor the path of a config.json")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        kind = settings.get("model_type")
+    except (ValueError, AttributeError):
+        raise EvergraftError(
+            f"{file} is not a configuration: expected a JSON object, as transformers saves it"
+        ) from None
+    if kind not in ("bert", SparseBertConfig.model_type):
+        raise EvergraftError(f"{file} configures a model of type {kind!r}; expected 'bert'")
+    return {key: value for key, value in settings.items() if key not in OWN_KEYS}
+
+
+OWN_KEYS = ("model_type", "architectures", "transformers_version", "density", "block", "topology_seed", "backend")
+
+AutoConfig.register(SparseBertConfig.model_type, SparseBertConfig)
+AutoModelForPreTraining.register(SparseBertConfig, SparseBertForPreTraining)

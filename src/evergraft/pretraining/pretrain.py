@@ -1,0 +1,273 @@
+"""`pretrain`: from a recipe to a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from evergraft.callback import TopologyCallback
+from evergraft.conversion import sparse_layers
+from evergraft.corpus import Corpus, prepared
+from evergraft.corpus.corpus import MANIFEST
+from evergraft.errors import EvergraftError
+from evergraft.family import default_learning_rate
+from evergraft.folders import atomic_folder
+from evergraft.ledger import Ledger, ledger
+from evergraft.pretraining.budget import Budget
+from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
+from evergraft.pretraining.model import SparseBertForPreTraining, bert_config, create_model
+from evergraft.pretraining.progress import BudgetCallback, ProgressBar
+from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.run import MODEL, Run, find_resumable
+from evergraft.pretraining.trainer import UNBOUNDED_STEPS, VALIDATION_KEYS, PretrainingTrainer, training_arguments
+from evergraft.products import check_backend
+
+Result = dict[str, Any]
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run can go on
+    """Training was stopped by a signal, after saving.
+
+    Attributes:
+        run: the folder to resume.
+        signal_number: what stopped it.
+    """
+
+    def __init__(self, run: Path, signal_number: int) -> None:
+        super().__init__(f"stopped and saved; continue with: evergraft pretrain --resume {run}")
+        self.run = run
+        self.signal_number = signal_number
+
+
+def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[TrainerCallback] | None = None) -> Result:
+    """Carry out a recipe in a new run folder.
+
+    Args:
+        recipe: what to do.
+        output: the run's folder, new or empty; by default one in `runs/` that the recipe names.
+        callbacks: more callbacks for the Trainer.
+
+    Returns:
+        The result, as in result.json (docs/reference/pretraining.md).
+
+    Raises:
+        EvergraftError: bad input, or training diverged.
+        Interrupted: a signal stopped training; everything is saved.
+    """
+    check_backend(recipe.backend)
+    _device(recipe)
+    corpus = _open_corpus(recipe)
+    recipe = _resolve(recipe, corpus)
+    run = Run.create(output or _new_folder(recipe), recipe, corpus.path, _identity(corpus))
+    return _train(run, corpus, None, callbacks or [])
+
+
+def resume(path: Path, *, callbacks: list[TrainerCallback] | None = None) -> Result:
+    """Continue the run in a folder, or from one of its checkpoints, as if it had never stopped.
+
+    Raises:
+        EvergraftError: no run, a torn or foreign checkpoint, or text that has changed since.
+        Interrupted: as `pretrain`.
+    """
+    run, checkpoint = find_resumable(path)
+    if run.result is not None:
+        return run.result
+    corpus = _reopen_corpus(run)
+    return _train(run, corpus, checkpoint, callbacks or [])
+
+
+def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[TrainerCallback]) -> Result:
+    recipe = run.recipe
+    set_seed(recipe.seed)
+    budget = Budget(recipe.total_steps, recipe.minutes * 60 if recipe.minutes else None)
+    stop = BudgetCallback(budget)
+    model = create_model(_config(recipe, corpus), recipe.seed)
+    trainer = _trainer(run, corpus, model, budget, [stop, *callbacks])
+    with stop.catching_signals():
+        if checkpoint is None:
+            _clear(run)
+            trainer.evaluate()
+        else:
+            trainer.metrics.rewind(int(checkpoint.name.rpartition("-")[2]))
+        trainer.train(str(checkpoint) if checkpoint else None)
+        if stop.signal:
+            raise Interrupted(run.folder, stop.signal)
+        trainer.evaluate()
+    return _finish(run, corpus, trainer)
+
+
+def _trainer(
+    run: Run, corpus: Corpus, model: SparseBertForPreTraining, budget: Budget, callbacks: list[TrainerCallback]
+) -> PretrainingTrainer:
+    recipe = run.recipe
+    device = _device(recipe)
+    arguments = training_arguments(
+        output_dir=str(run.folder),
+        logging_dir=None,
+        report_to=["tensorboard"],
+        max_steps=recipe.total_steps or UNBOUNDED_STEPS,
+        per_device_train_batch_size=recipe.batch_size // recipe.accumulate,
+        per_device_eval_batch_size=max(8, recipe.batch_size // recipe.accumulate),
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_gradient_norm,
+        bf16=recipe.precision == "bf16",
+        seed=recipe.seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        logging_steps=recipe.log_every,
+        eval_strategy="steps" if recipe.evaluate_every else "no",
+        eval_steps=recipe.evaluate_every,
+        save_steps=recipe.save_every,
+    )
+    steps = recipe.total_steps or UNBOUNDED_STEPS
+    length, seed = recipe.sequence_length, recipe.seed
+    validation = PretrainingExamples(corpus, corpus.validation, length, VALIDATION_SEED)
+    validation.length = min(validation.length, recipe.validation_sequences)
+    trainer = PretrainingTrainer(
+        model,
+        arguments,
+        run=run.identity,
+        budget=budget,
+        warmup=recipe.warmup,
+        keep=recipe.keep,
+        tokens_per_step=recipe.batch_size * length,
+        flops_per_step=_ledger(recipe, corpus).flops_per_sequence * recipe.batch_size,
+        topology=_topology(recipe, budget),
+        train_dataset=PretrainingExamples(corpus, corpus.train, length, seed, steps * recipe.batch_size),
+        eval_dataset=validation,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ProgressBar(budget))
+    return trainer
+
+
+def _topology(recipe: Recipe, budget: Budget) -> TopologyCallback | None:
+    if recipe.density == 1:
+        return None
+    return TopologyCallback(
+        recipe.updates_or_default,
+        recipe.prune_ratio,
+        recipe.prune_decay,
+        recipe.prune_by,
+        group_lasso=recipe.group_lasso,
+        seed=recipe.seed,
+        progress=lambda state: budget.progress(state.global_step),
+    )
+
+
+def _finish(run: Run, corpus: Corpus, trainer: PretrainingTrainer) -> Result:
+    with atomic_folder(run.folder / MODEL) as folder:
+        trainer.model.save_pretrained(folder)
+        corpus.transformers_tokenizer().save_pretrained(folder)
+    recipe, steps = run.recipe, trainer.state.global_step
+    cost = _ledger(recipe, corpus)
+    validations = [line for line in trainer.metrics if "validation_mlm_loss" in line]
+    updater = trainer.topology.updater if trainer.topology else None
+    result: Result = {
+        "run": str(run.folder),
+        "steps": steps,
+        "tokens": steps * trainer.tokens_per_step,
+        "seconds": round(trainer.budget.elapsed, 3),
+        "flops_total": steps * trainer.flops_per_step,
+        "flops_per_sequence": cost.flops_per_sequence,
+        "flops_per_sequence_dense": (cost.dense or cost).flops_per_sequence,
+        "bytes": cost.bytes,
+        "bytes_dense": (cost.dense or cost).bytes,
+        "density": _density(trainer.model),
+        **{key: validations[-1][key] for key in VALIDATION_KEYS},
+        **{f"untrained_{key}": validations[0][key] for key in VALIDATION_KEYS},
+        "unigram_entropy": corpus.unigram_entropy,
+        "explored": updater.explored if updater else None,
+        "removed_new_ratio": updater.removed_new_ratio if updater else None,
+    }
+    run.finish(result)
+    return result
+
+
+def _density(model: torch.nn.Module) -> float:
+    try:
+        layers = sparse_layers(model).values()
+    except EvergraftError:
+        return 1.0
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    return sum(layer.values.numel() for layer in layers) / weights
+
+
+def _config(recipe: Recipe, corpus: Corpus) -> Any:
+    return bert_config(
+        recipe.model,
+        corpus.vocabulary_size,
+        recipe.sequence_length,
+        density=recipe.density,
+        block=recipe.block,
+        seed=recipe.seed,
+        backend=recipe.backend,
+        dropout=recipe.dropout,
+        pad_token_id=corpus.special_ids.pad,
+    )
+
+
+def _resolve(recipe: Recipe, corpus: Corpus) -> Recipe:
+    """Fill in what depends on other fields, so that recipe.yaml says all."""
+    rate = recipe.learning_rate or default_learning_rate(_config(recipe, corpus), recipe.density)
+    dropout = _config(recipe, corpus).hidden_dropout_prob
+    return recipe.model_copy(update={"learning_rate": rate, "dropout": dropout, "updates": recipe.updates_or_default})
+
+
+def _ledger(recipe: Recipe, corpus: Corpus) -> Ledger:
+    return ledger(_config(recipe, corpus), recipe.density, recipe.block, recipe.sequence_length)
+
+
+def _open_corpus(recipe: Recipe) -> Corpus:
+    path = prepared(
+        recipe.corpus,
+        vocabulary_size=recipe.vocabulary_size,
+        tokenizer=recipe.tokenizer,
+        sequence_length=recipe.sequence_length,
+    )
+    return Corpus.open(path)
+
+
+def _reopen_corpus(run: Run) -> Corpus:
+    path = Path(run.environment["corpus"])
+    corpus = Corpus.open(path) if path.exists() else _open_corpus(run.recipe)
+    if _identity(corpus) != run.environment["corpus_identity"]:
+        raise EvergraftError(
+            f"the text of {', '.join(run.recipe.corpus)} has changed since {run.folder} began; "
+            "a run can only be resumed on the same text: restore it, or start a new run"
+        )
+    return corpus
+
+
+def _identity(corpus: Corpus) -> str:
+    return hashlib.sha256((corpus.path / MANIFEST).read_bytes()).hexdigest()
+
+
+def _device(recipe: Recipe) -> str:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise EvergraftError("--device cuda: torch sees no GPU on this machine; use --device cpu or auto")
+    if recipe.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return recipe.device
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    name = f"{Path(recipe.model).stem}-d{recipe.density:g}-{recipe.block[0]}x{recipe.block[1]}-s{recipe.seed}"
+    candidates: Callable[[int], Path] = lambda n: Path("runs") / (name if n == 1 else f"{name}-{n}")  # noqa: E731
+    return next(path for n in range(1, sys.maxsize) if not (path := candidates(n)).exists())
+
+
+def _clear(run: Run) -> None:
+    """A run that is begun again, having stopped before its first checkpoint, starts with empty logs."""
+    for log in run.folder.glob("*.jsonl"):
+        log.unlink()

@@ -1,0 +1,160 @@
+"""A recipe: everything that determines a pre-training run, in one validated record that YAML and flags share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from evergraft.errors import EvergraftError
+
+
+def parse_block(text: object) -> tuple[int, int]:
+    """`16x16`, `16` or [16, 16] -> (16, 16).
+
+    Raises:
+        EvergraftError: anything else.
+    """
+    if isinstance(text, (list, tuple)) and len(text) == 2 and all(isinstance(side, int) and side > 0 for side in text):
+        return text[0], text[1]
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", str(text))
+    if match is None:
+        raise EvergraftError(
+            f"block must be ROWSxCOLUMNS, such as 16x16 or 16x1, or one number for a square; got {text}"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+Block = Annotated[
+    tuple[int, int], BeforeValidator(parse_block), PlainSerializer(lambda block: f"{block[0]}x{block[1]}")
+]
+Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
+class Recipe(BaseModel):
+    """One pre-training run. Defaults are the paper's where it names one (docs/method.md); a field is a flag."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, protected_namespaces=())
+
+    model: str = Field("mini", description="tiny, mini, small, medium, base, large, or a config.json")
+    corpus: Sources = Field(
+        ["builtin:docstrings"], min_length=1, description="a prepared corpus, or text to prepare; may be given again"
+    )
+    tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
+    vocabulary_size: int = Field(8192, ge=128, description="word pieces to learn when no tokenizer is given")
+    sequence_length: int = Field(128, ge=8, le=65536, description="tokens an input has")
+
+    density: float = Field(0.1, gt=0, le=1, description="share of the encoder's blocks that exist; 1 is dense")
+    block: Block = Field((16, 16), description="rows x columns of a block; 1x1 is unstructured")
+    updates: int | None = Field(None, ge=0, description="topology updates; 0 is static (default: 160 for 1x1, else 80)")
+    prune_ratio: float = Field(0.5, ge=0, le=1, description="share of blocks the first update prunes")
+    prune_decay: Literal["cosine", "linear", "constant"] = Field("cosine", description="how that share falls")
+    prune_by: Literal["l1", "l2", "linf", "random"] = Field("l1", description="block norm that decides what is pruned")
+    group_lasso: float = Field(0.0, ge=0, description="strength of decoupled Group Lasso")
+
+    steps: int | None = Field(None, ge=1, description="length of the run in optimiser steps")
+    tokens: int | None = Field(None, ge=1, description="length of the run in tokens")
+    minutes: float | None = Field(None, gt=0, description="length of the run in minutes, which schedules follow")
+    batch_size: int = Field(32, ge=1, description="sequences an optimiser step")
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, to save memory")
+    learning_rate: float | None = Field(None, gt=0, lt=1, description="peak (default: by model and density)")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the run in which the rate rises to its peak")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled, on weights only")
+    max_gradient_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of the dense baseline (default: 0.1 for medium and larger, else 0)"
+    )
+
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the products (autocast); weights stay fp32")
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything random")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    backend: str = Field("auto", description="of the sparse products")
+
+    log_every: int = Field(10, ge=1, description="steps between lines in metrics.jsonl")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between validations (default: at start and end)")
+    validation_sequences: int = Field(1024, ge=1, description="validate on at most this many inputs")
+    save_every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Recipe:
+        lengths = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        if len(lengths) != 1:
+            raise ValueError(
+                f"the run's length must be given once, as steps, tokens or minutes; got {', '.join(lengths) or 'none'}"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate must divide batch_size; got {self.accumulate} and {self.batch_size}")
+        if self.updates_or_default > (self.total_steps or 2**63) // 2:
+            raise ValueError(
+                f"{self.updates_or_default} updates in {self.total_steps} steps leave less than two steps to each; "
+                f"give updates of at most {(self.total_steps or 0) // 2}, or a longer run"
+            )
+        return self
+
+    @property
+    def updates_or_default(self) -> int:
+        """How many topology updates: as asked, else 160 for 1x1 and 80 for larger blocks, no more than fit."""
+        if self.density == 1:
+            return 0
+        if self.updates is not None:
+            return self.updates
+        return min(160 if self.block == (1, 1) else 80, (self.total_steps or 2**63) // 2)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimiser steps of the run; None if it is as long as the clock says."""
+        if self.tokens is not None:
+            return max(1, round(self.tokens / (self.batch_size * self.sequence_length)))
+        return self.steps
+
+    def to_yaml(self) -> str:
+        """All fields, defaults too."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
+    """The recipe of a YAML file, with fields of `overrides` in place of its own.
+
+    A length (steps, tokens, minutes) among the overrides replaces the file's.
+
+    Raises:
+        EvergraftError: a file that is missing or not YAML, an unknown field, or a value out of range.
+    """
+    fields = _read(path) if path else {}
+    lengths = {"steps", "tokens", "minutes"}
+    if lengths & overrides.keys():
+        fields = {name: value for name, value in fields.items() if name not in lengths}
+    try:
+        return Recipe.model_validate(fields | overrides)
+    except ValidationError as error:
+        raise EvergraftError(_sentence(error, path, overrides)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvergraftError(f"recipe {path} does not exist; expected a YAML file of recipe fields") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EvergraftError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise EvergraftError(f"recipe {path} must hold `field: value` lines; got {type(fields).__name__}")
+    return fields
+
+
+def _sentence(error: ValidationError, path: Path | None, overrides: dict[str, Any]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"no such field; a recipe has {', '.join(Recipe.model_fields)}"
+    elif name and first["type"] != "value_error":
+        message = f"{message}; got {first['input']!r}"
+    if not name:
+        return message
+    source = f"{path}: {name}" if path and name not in overrides else f"--{name.replace('_', '-')}"
+    return f"{source}: {message}"

@@ -1,0 +1,146 @@
+"""A run's folder, and what is in it: recipe, environment, metrics, checkpoints, model, result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evergraft.errors import EvergraftError
+from evergraft.folders import write_atomically
+from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpoint
+from evergraft.pretraining.recipe import Recipe, load_recipe
+
+RECIPE, ENVIRONMENT, RESULT, MODEL = "recipe.yaml", "environment.json", "result.json", "model"
+PACKAGES = ("evergraft", "torch", "transformers", "accelerate", "tokenizers", "numpy", "safetensors")
+
+
+class Run:
+    """The folder of one run (docs/design.md, "A run's folder").
+
+    Attributes:
+        folder: where it is.
+        recipe: what it does, fully resolved.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder = folder
+        self.recipe = recipe
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe, corpus: Path, corpus_identity: str) -> Run:
+        """Make the folder with recipe.yaml and environment.json in it.
+
+        Raises:
+            EvergraftError: it exists already and is not empty.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise EvergraftError(
+                f"output {folder} exists already; choose another --output, or continue that run with --resume {folder}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = environment() | {"corpus": str(corpus), "corpus_identity": corpus_identity}
+        write_atomically(folder / ENVIRONMENT, json.dumps(facts, indent=1))
+        write_atomically(folder / RECIPE, recipe.to_yaml())
+        return cls(folder, recipe)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            EvergraftError: the folder is missing or holds no run.
+        """
+        if not (folder / RECIPE).is_file():
+            raise EvergraftError(f"{folder} is not a run's folder: it holds no {RECIPE}")
+        return cls(folder, load_recipe(folder / RECIPE, {}))
+
+    @property
+    def identity(self) -> str:
+        """Tells this run's checkpoints from those of other recipes and other text."""
+        return hashlib.sha256((self.recipe.to_yaml() + self.environment["corpus_identity"]).encode()).hexdigest()[:16]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What environment.json holds.
+
+        Raises:
+            EvergraftError: it is missing or torn.
+        """
+        try:
+            facts = json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8"))
+            return {"corpus": facts["corpus"], "corpus_identity": facts["corpus_identity"], **facts}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise EvergraftError(
+                f"{self.folder / ENVIRONMENT} is missing or torn; the run cannot be continued"
+            ) from None
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the final model is.
+
+        Raises:
+            EvergraftError: the run has not ended.
+        """
+        if not (self.folder / MODEL).is_dir():
+            raise EvergraftError(f"{self.folder} holds no finished model; finish the run with --resume {self.folder}")
+        return self.folder / MODEL
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run came to; None before its end."""
+        path = self.folder / RESULT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the result: the last thing a run does."""
+        write_atomically(self.folder / RESULT, json.dumps(result, indent=1))
+
+
+def find_resumable(path: Path) -> tuple[Run, Path | None]:
+    """The run to resume and its verified checkpoint, from the run's folder or one checkpoint's.
+
+    Returns:
+        The run, and the checkpoint; None if the run was stopped before its first.
+
+    Raises:
+        EvergraftError: neither is there, or the checkpoint is torn or foreign.
+    """
+    if path.name.startswith(PREFIX):
+        run, chosen = Run.open(path.parent), path
+        if not path.is_dir():
+            raise EvergraftError(f"checkpoint {path} does not exist; resume from the run with --resume {path.parent}")
+    else:
+        run = Run.open(path)
+        chosen = (checkpoints(path) or [None])[-1]  # type: ignore[list-item]
+    if chosen is not None:
+        verify_checkpoint(chosen, run.identity)
+    return run, chosen
+
+
+def environment() -> dict[str, Any]:
+    """The machine, the versions, the command: what a figure must be read with."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
