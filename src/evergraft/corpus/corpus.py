@@ -121,7 +121,8 @@ class Corpus:
         from transformers import PreTrainedTokenizerFast
 
         names = {f"{name}_token": f"[{name.upper()}]" for name in SPECIAL_TOKENS}
-        return PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, **names)
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
+        return PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, model_input_names=inputs, **names)  # type: ignore[no-untyped-call]
 
     def summary(self) -> dict[str, Any]:
         """What `evergraft corpus prepare` reports."""
@@ -141,7 +142,7 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
         raise EvergraftError(
             f"the tokenizer's vocabulary lacks {', '.join(missing)}; expected a BERT WordPiece vocabulary"
         )
-    return SpecialIds(**ids)
+    return SpecialIds(**{name: index for name, index in ids.items() if index is not None})
 
 
 def entropy(counts: np.ndarray) -> float:

@@ -115,7 +115,7 @@ def _decompress(path: Path, raw: BinaryIO) -> BinaryIO:
             return lzma.LZMAFile(raw)  # type: ignore[return-value]
         case ".zst":
             reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            return io.BufferedReader(reader)  # type: ignore[type-var, return-value]
+            return io.BufferedReader(reader)
         case _:
             return raw
 
@@ -160,8 +160,8 @@ def _json_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
 
 
 def _parquet(path: Path) -> Iterator[str]:
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
 
     try:
         file = ParquetFile(path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evergraft.corpus import Corpus, Split
-from evergraft.pretraining.masking import WholeWordMasking
+from evergraft.pretraining.masking import WholeWordMasking, masking_budget
 from evergraft.pretraining.pairs import SentencePairs
 from evergraft.pretraining.randomness import Purpose, generator
 
@@ -46,7 +46,9 @@ class PretrainingExamples(Dataset[Example]):
         self.pairs = SentencePairs(corpus, split, sequence_length)
         special = np.zeros(len(corpus.continuation), bool)
         special[list(corpus.special_ids)] = True
-        self.masking = WholeWordMasking(special, corpus.continuation, corpus.special_ids.mask)
+        self.masking = WholeWordMasking(
+            special, corpus.continuation, corpus.special_ids.mask, masking_budget(sequence_length)
+        )
         self.seed = seed
         self.length = len(self.pairs) if length is None else length
         self.shuffle = shuffle

@@ -25,6 +25,11 @@ class Masked(NamedTuple):
     labels: np.ndarray
 
 
+def masking_budget(sequence_length: int) -> int:
+    """How many of the ordinary tokens of [CLS] A [SEP] B [SEP] are masked: 15 %, at least 1."""
+    return max(1, round(MASKED_SHARE * (sequence_length - 3)))
+
+
 class WholeWordMasking:
     """Masks 15 % of the tokens by whole words: 80 % become [MASK], 10 % a random token, 10 % stay.
 
@@ -32,38 +37,38 @@ class WholeWordMasking:
         special: bool [vocabulary], tokens never masked and never put in.
         continuation: bool [vocabulary], True for pieces that continue a word (`##ing`).
         mask_id: the token [MASK].
+        budget: how many tokens of an input are masked, at most; see `masking_budget`.
     """
 
-    def __init__(self, special: np.ndarray, continuation: np.ndarray, mask_id: int) -> None:
+    def __init__(self, special: np.ndarray, continuation: np.ndarray, mask_id: int, budget: int) -> None:
         self.special = special
         self.continuation = continuation
         self.mask_id = mask_id
+        self.budget = budget
         self.ordinary = np.flatnonzero(~special)
 
     def __call__(self, token_ids: np.ndarray, rng: np.random.Generator) -> Masked:
         """Mask an input, int64 [length].
 
-        Words are taken in random order while they fit the budget of round(0.15 * ordinary tokens), at least 1.
+        Words are taken in random order, those that fit what is left of the budget.
         """
-        ordinary = ~self.special[token_ids]
-        budget = max(1, round(MASKED_SHARE * int(ordinary.sum())))
-        chosen = self._choose(self._words(token_ids, ordinary), budget, rng)
-        positions = np.zeros(budget, np.int64)
-        labels = np.full(budget, IGNORED, np.int64)
+        chosen = self._choose(self._words(token_ids), rng)
+        positions = np.zeros(self.budget, np.int64)
+        labels = np.full(self.budget, IGNORED, np.int64)
         positions[: len(chosen)] = chosen
         labels[: len(chosen)] = token_ids[chosen]
         return Masked(self._replace(token_ids, chosen, rng), positions, labels)
 
-    def _words(self, token_ids: np.ndarray, ordinary: np.ndarray) -> list[np.ndarray]:
+    def _words(self, token_ids: np.ndarray) -> list[np.ndarray]:
         """The positions of each word: a piece that continues belongs to the ordinary token before it."""
-        where = np.flatnonzero(ordinary)
+        where = np.flatnonzero(~self.special[token_ids])
         follows = np.diff(where, prepend=-2) == 1
         starts = np.flatnonzero(~(self.continuation[token_ids[where]] & follows))
         return np.split(where, starts[1:])
 
-    def _choose(self, words: list[np.ndarray], budget: int, rng: np.random.Generator) -> np.ndarray:
+    def _choose(self, words: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         chosen: list[np.ndarray] = []
-        left = budget
+        left = self.budget
         for word in rng.permutation(len(words)):
             if len(words[word]) <= left:
                 chosen.append(words[word])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForPreTraining, BertConfig, BertForPreTraining
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from evergraft.conversion import sparsify
 from evergraft.errors import EvergraftError
@@ -19,7 +19,7 @@ from evergraft.family import FAMILY
 from evergraft.pretraining.masking import IGNORED
 
 
-class SparseBertConfig(BertConfig):
+class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
     """A BertConfig that also names the sparsity of the encoder.
 
     Args:
@@ -37,7 +37,7 @@ class SparseBertConfig(BertConfig):
 
 
 @dataclass
-class PretrainingOutput(ModelOutput):
+class PretrainingOutput(ModelOutput):  # type: ignore[no-untyped-call]
     """The loss, and its parts for each sequence of the batch.
 
     Attributes:

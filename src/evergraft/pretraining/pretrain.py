@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, set_seed
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from evergraft.callback import TopologyCallback
@@ -99,7 +101,6 @@ def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[Tr
         trainer.train(str(checkpoint) if checkpoint else None)
         if stop.signal:
             raise Interrupted(run.folder, stop.signal)
-        trainer.evaluate()
     return _finish(run, corpus, trainer)
 
 
@@ -110,8 +111,7 @@ def _trainer(
     device = _device(recipe)
     arguments = training_arguments(
         output_dir=str(run.folder),
-        logging_dir=None,
-        report_to=["tensorboard"],
+        report_to=[],
         max_steps=recipe.total_steps or UNBOUNDED_STEPS,
         per_device_train_batch_size=recipe.batch_size // recipe.accumulate,
         per_device_eval_batch_size=max(8, recipe.batch_size // recipe.accumulate),
@@ -122,7 +122,6 @@ def _trainer(
         bf16=recipe.precision == "bf16",
         seed=recipe.seed,
         use_cpu=device == "cpu",
-        dataloader_pin_memory=device != "cpu",
         logging_steps=recipe.log_every,
         eval_strategy="steps" if recipe.evaluate_every else "no",
         eval_steps=recipe.evaluate_every,
@@ -148,6 +147,7 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar(budget))
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(run.folder / "tensorboard")))
     return trainer
 
 

@@ -79,6 +79,9 @@ class BudgetCallback(TrainerCallback):
         if done or self.signal:
             control.should_save = True
             control.should_training_stop = True
+        if done:
+            control.should_log = True
+            control.should_evaluate = True
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:

@@ -213,7 +213,7 @@ class PretrainingTrainer(Trainer):
             _set_random_state(states[self.args.process_index % len(states)], self.args.device)
 
 
-def training_arguments(**settings: Any) -> TrainingArguments:
+def training_arguments(*, use_cpu: bool, **settings: Any) -> TrainingArguments:
     """TrainingArguments with what every run shares: AdamW as in docs/method.md (section 1), our own bars and logs."""
     return TrainingArguments(
         optim="adamw_torch_fused",
@@ -228,6 +228,8 @@ def training_arguments(**settings: Any) -> TrainingArguments:
         include_num_input_tokens_seen="no",
         label_names=["labels", "next_sentence_label"],
         log_level="error",
+        use_cpu=use_cpu,
+        dataloader_pin_memory=torch.cuda.is_available() and not use_cpu,
         **settings,
     )
 
