@@ -19,7 +19,7 @@ from evergraft.family import FAMILY
 from evergraft.pretraining.masking import IGNORED
 
 
-class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
+class SparseBertConfig(BertConfig):
     """A BertConfig that also names the sparsity of the encoder.
 
     Args:

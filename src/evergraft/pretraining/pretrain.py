@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, set_seed
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 from transformers.trainer_callback import PrinterCallback
 
 from evergraft.callback import TopologyCallback
@@ -147,7 +147,8 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar(budget))
-    trainer.add_callback(TensorBoardCallback(SummaryWriter(run.folder / "tensorboard")))
+    writer = SummaryWriter(run.folder / "tensorboard")  # type: ignore[no-untyped-call]
+    trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     return trainer
 
 
