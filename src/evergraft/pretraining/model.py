@@ -19,7 +19,7 @@ from evergraft.family import FAMILY
 from evergraft.pretraining.masking import IGNORED
 
 
-class SparseBertConfig(BertConfig):
+class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
     """A BertConfig that also names the sparsity of the encoder.
 
     Args:
@@ -37,7 +37,7 @@ class SparseBertConfig(BertConfig):
 
 
 @dataclass
-class PretrainingOutput(ModelOutput):  # type: ignore[no-untyped-call]
+class PretrainingOutput(ModelOutput):
     """The loss, and its parts for each sequence of the batch.
 
     Attributes:
@@ -55,7 +55,7 @@ class PretrainingOutput(ModelOutput):  # type: ignore[no-untyped-call]
     nsp_correct: Tensor | None = None
 
 
-class SparseBertForPreTraining(BertForPreTraining):
+class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-call]
     """`BertForPreTraining` whose encoder is sparse from the start (docs/method.md, section 1).
 
     Given `masked_positions`, the vocabulary head is computed there alone, with the same loss and gradients as the full

@@ -147,7 +147,7 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar(budget))
-    writer = SummaryWriter(run.folder / "tensorboard")  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(run.folder / "tensorboard")
     trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     return trainer
 

@@ -107,7 +107,7 @@ def linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
-    y: Tensor = torch.ops.evergraft.forward(x.flatten(0, -2), values, bias, *topology.tensors(), backend)
+    y: Tensor = torch.ops.evergraft.forward(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
 
 

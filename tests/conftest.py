@@ -1,0 +1,63 @@
+"""Text, corpora and models that many tests share; all small, all deterministic."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from evergraft.corpus import Corpus, prepare
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+settings.register_profile("evergraft", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("evergraft")
+
+SUBJECTS = "the cat|a small dog|my old teacher|the tall captain|every engineer|the river|a storm|the children".split(
+    "|"
+)
+VERBS = "watches|follows|remembers|builds|paints|crosses|forgets|repairs|measures|carries".split("|")
+OBJECTS = "the house|a wooden boat|seven stones|the mountain road|an unfinished bridge|bright lanterns".split("|")
+PLACES = "in the morning|near the harbour|without a word|after the rain|beyond the hills|for many years".split("|")
+
+
+def prose(documents: int, sentences: int = 40, seed: int = 0) -> list[str]:
+    """Documents of simple English sentences, several to a line."""
+    rng = random.Random(seed)
+
+    def sentence() -> str:
+        words = " ".join(rng.choice(part) for part in (SUBJECTS, VERBS, OBJECTS, PLACES))
+        return words[0].upper() + words[1:] + "."
+
+    def document() -> str:
+        lines = [" ".join(sentence() for _ in range(4)) for _ in range(sentences // 4)]
+        return "\n".join(lines)
+
+    return [document() for _ in range(documents)]
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty documents of prose in one file."""
+    path = tmp_path_factory.mktemp("text") / "prose.txt"
+    path.write_text("\n\n".join(prose(40)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The same, prepared for inputs of 32 tokens."""
+    output = tmp_path_factory.mktemp("corpus") / "prepared"
+    return prepare(
+        [str(text_file)], output, vocabulary_size=200, sequence_length=32, validation_fraction=0.2, progress=False
+    )
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    torch.manual_seed(0)
