@@ -43,7 +43,8 @@ class UpdateSchedule:
 
     def due(self, progress: float) -> int:
         """How many updates have fallen due by `progress` in [0, 1]."""
-        return math.floor(self.updates * min(progress, 1.0) + 0.5) if self.updates else 0
+        rounding = 1e-9  # step / steps may fall a hair short of the place where an update is due
+        return math.floor(self.updates * min(progress, 1.0) + 0.5 + rounding)
 
     def ratio(self, progress: float) -> float:
         """The share of active blocks that an update at `progress` prunes."""
