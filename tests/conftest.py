@@ -18,10 +18,10 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 settings.register_profile("evergraft", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("evergraft")
 
-SUBJECTS = ["the cat", "a small dog", "my old teacher", "the tall captain", "every engineer", "the river", "a storm", "the children"]
-VERBS = ["watches", "follows", "remembers", "builds", "paints", "crosses", "forgets", "repairs", "measures", "carries"]
-OBJECTS = ["the house", "a wooden boat", "seven stones", "the mountain road", "an unfinished bridge", "bright lanterns"]
-PLACES = ["in the morning", "near the harbour", "without a word", "after the rain", "beyond the hills", "for many years"]
+SUBJECTS = ("the cat", "a small dog", "my old teacher", "the tall captain", "every engineer", "the river", "a storm")
+VERBS = ("watches", "follows", "remembers", "builds", "paints", "crosses", "forgets", "repairs", "measures")
+OBJECTS = ("the house", "a wooden boat", "seven stones", "the mountain road", "an unfinished bridge", "lanterns")
+PLACES = ("in the morning", "near the harbour", "without a word", "after the rain", "beyond the hills", "for years")
 
 
 def prose(documents: int, sentences: int = 40, seed: int = 0) -> list[str]:

@@ -131,7 +131,7 @@ def pretrain(
             f"--resume goes on with the run's own recipe; drop --{', --'.join(given).replace('_', '-')}"
         )
     plan = None if resume else load_recipe(recipe, fields)
-    from evergraft.pretraining import pretrain as training
+    from evergraft.pretraining import training
     from evergraft.pretraining.summary import summarise
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_all_updates_fall_due_evenly_spaced_and_none_at_the_ends(updates, spacin
     assert due[-1] == updates
     assert len(when) == updates
     assert when[-1] < steps
-    assert {b - a for a, b in zip(when, when[1:], strict=False)} <= {spacing}
+    assert {b - a for a, b in pairwise(when)} <= {spacing}
 
 
 def test_static_is_never_due():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -14,18 +15,50 @@ LEARNT_FROM = 256 << 20  # characters at most, so that learning is bounded in ti
 _SPECIAL = [f"[{name.upper()}]" for name in SPECIAL_TOKENS]
 
 
-def learn_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
+def learn_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> Tokenizer:
     """Learn a lower-cased WordPiece vocabulary, the special tokens as ids 0 to 4, from the first 256 Mi characters.
 
+    Equal text gives an equal vocabulary: `tokenizers` numbers the pieces `##x` in the order of a hash table, and breaks
+    ties by number, so the single characters are numbered here, and for it they pass as special tokens.
+
+    Args:
+        texts: gives the documents anew at every call.
+        size: of the vocabulary.
+
     Raises:
-        EvergraftError: the text has too few distinct characters or words to be one.
+        EvergraftError: the text holds no words, or too many characters for a vocabulary of that size.
     """
     tokenizer = _bert_tokenizer(models.WordPiece(unk_token="[UNK]"))
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=_SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(_beginning(texts), trainer)
-    if tokenizer.get_vocab_size() <= len(_SPECIAL):
+    alphabet = _alphabet(tokenizer, _beginning(texts()))
+    fixed = [*_SPECIAL, *alphabet, *(f"##{character}" for character in alphabet)]
+    if not alphabet:
         raise EvergraftError("the text holds no words to learn a vocabulary from")
-    return _with_pairs(tokenizer)
+    if len(fixed) >= size:
+        raise EvergraftError(
+            f"--vocabulary-size {size} is too small for the {len(alphabet)} characters of the text; "
+            f"expected more than {len(fixed)}"
+        )
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=fixed,
+        limit_alphabet=len(alphabet),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_beginning(texts()), trainer)
+    learnt = _bert_tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+    learnt.add_special_tokens(_SPECIAL)
+    return _with_pairs(learnt)
+
+
+def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """The characters that are more than a millionth of the text, at most a thousand; most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    least = counts.total() / 1e6
+    ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return [character for character, count in ranked if count > least and not character.isspace()][:1000]
 
 
 def load_vocabulary(path: Path) -> Tokenizer:

@@ -74,7 +74,7 @@ def prepare(
         files(source)
     with atomic_folder(output) as folder, _bar(sources, progress) as passes:
         text = _replayable(sources, folder, passes) if given is None else lambda: passes("tokenising", sources)
-        vocabulary = given or learn_vocabulary(text(), vocabulary_size)
+        vocabulary = given or learn_vocabulary(text, vocabulary_size)
         vocabulary.save(str(folder / TOKENIZER))
         facts = _write_splits(folder, text(), vocabulary, sequence_length - 3, validation_fraction)
         (folder / _SPOOL).unlink(missing_ok=True)
