@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from hypothesis import settings
 
 from evergraft.corpus import Corpus, prepare
+from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.training import pretrain
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -59,3 +62,36 @@ def corpus(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     torch.manual_seed(0)
+
+
+SETTINGS = {
+    "density": 0.25,
+    "block": "4x4",
+    "updates": 6,
+    "steps": 24,
+    "batch_size": 8,
+    "sequence_length": 32,
+    "learning_rate": 1e-3,
+    "dropout": 0.1,  # so that the random state matters
+    "log_every": 4,
+    "save_every": 10,
+    "validation_sequences": 16,
+    "keep": 3,
+}
+
+
+@pytest.fixture(scope="session")
+def small_recipe(tmp_path_factory, corpus):
+    """A function from fields to a small recipe."""
+    config = tmp_path_factory.mktemp("model") / "config.json"
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    config.write_text(json.dumps({"model_type": "bert", **sizes}))
+    return lambda **fields: Recipe(model=str(config), corpus=str(corpus.path), **{**SETTINGS, **fields})
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, small_recipe) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    pretrain(small_recipe(), folder)
+    return folder

@@ -35,14 +35,16 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars for every load and save
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except EvergraftError as error:
         _leave(str(error), 2)
     except OSError as error:
         _leave(_sentence(error), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _leave("stopped", 130)
     except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of typer's
+            _leave(error.format_message(), 2)
         if os.environ.get("EVERGRAFT_TRACE"):
             raise
         _leave(f"{type(error).__name__}: {error} (a bug? EVERGRAFT_TRACE=1 shows where)", 1)

@@ -99,7 +99,8 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
 
 
 def _losses(scores: Tensor, labels: Tensor, next_scores: Tensor, next_sentence_label: Tensor) -> PretrainingOutput:
-    scores, next_scores = scores.float(), next_scores.float()
+    wide = torch.promote_types(scores.dtype, torch.float32)  # losses are never taken in half precision
+    scores, next_scores = scores.to(wide), next_scores.to(wide)
     nats = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(
         labels
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -85,7 +86,13 @@ class BudgetCallback(TrainerCallback):
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM end training after the step in hand; a second one kills as usual."""
+        """Let the first Ctrl-C or SIGTERM end training after the step in hand; a second one kills as usual.
+
+        Outside the main thread, where Python lets nobody handle signals, they stay as they are.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -67,6 +67,7 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[Trai
     _device(recipe)
     corpus = _open_corpus(recipe)
     recipe = _resolve(recipe, corpus)
+    _check(recipe, corpus)
     run = Run.create(output or _new_folder(recipe), recipe, corpus.path, _identity(corpus))
     return _train(run, corpus, None, callbacks or [])
 
@@ -223,6 +224,13 @@ def _resolve(recipe: Recipe, corpus: Corpus) -> Recipe:
     rate = recipe.learning_rate or default_learning_rate(_config(recipe, corpus), recipe.density)
     dropout = _config(recipe, corpus).hidden_dropout_prob
     return recipe.model_copy(update={"learning_rate": rate, "dropout": dropout, "updates": recipe.updates_or_default})
+
+
+def _check(recipe: Recipe, corpus: Corpus) -> None:
+    """Find out what does not fit before a folder is made: blocks and layers, inputs and documents."""
+    _ledger(recipe, corpus)
+    for split in (corpus.train, corpus.validation):
+        PretrainingExamples(corpus, split, recipe.sequence_length)
 
 
 def _ledger(recipe: Recipe, corpus: Corpus) -> Ledger:

@@ -1,0 +1,5 @@
+"""`python -m evergraft`."""
+
+from evergraft.cli import main
+
+main()

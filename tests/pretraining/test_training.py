@@ -1,0 +1,362 @@
+"""Whole runs: what they write, that they repeat, and that they resume bit for bit whatever stopped them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from evergraft import EvergraftError
+from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.training import Interrupted, pretrain, resume
+from tests.pretraining.comparison import differences, metrics
+
+RESULT_KEYS = {
+    "run", "steps", "tokens", "seconds", "flops_total", "density", "validation_mlm_loss", "validation_nsp_loss",
+    "unigram_entropy", "explored", "removed_new_ratio", "bytes", "bytes_dense", "flops_per_sequence",
+}  # fmt: skip
+
+
+def test_the_folder(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "topology.jsonl",
+        "checkpoint-10",
+        "checkpoint-20",
+        "checkpoint-24",
+        "model",
+        "tensorboard",
+        "result.json",
+    }
+    files = {path.suffix for path in finished.rglob("*") if path.is_file() and path.parent.name != "tensorboard"}
+    assert files <= {".yaml", ".json", ".jsonl", ".safetensors"}  # nothing that needs unpickling
+    assert list((finished / "tensorboard").iterdir())
+    recipe = Recipe.model_validate(yaml.safe_load((finished / "recipe.yaml").read_text()))
+    assert (recipe.steps, recipe.block, recipe.updates, recipe.learning_rate) == (24, (4, 4), 6, 1e-3)
+    assert {"command", "processor", "versions", "threads"} <= json.loads(
+        (finished / "environment.json").read_text()
+    ).keys()
+
+
+def test_the_result(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert result.keys() >= RESULT_KEYS
+    assert (result["steps"], result["tokens"]) == (24, 24 * 8 * 32)
+    assert result["density"] == 0.25
+    assert result["flops_total"] == 24 * 8 * result["flops_per_sequence"]
+    assert result["bytes"]["weights"] < 0.3 * result["bytes_dense"]["weights"]
+    assert result["validation_mlm_loss"] < result["untrained_validation_mlm_loss"]
+    assert 0.25 < result["explored"] <= 1
+    assert 0 <= result["removed_new_ratio"] <= 1
+
+
+def test_metrics_are_exactly_as_scheduled(finished):
+    lines = [line for line in metrics(finished) if "loss" in line]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 24]
+    for line in lines:
+        progress = (line["step"] - 1) / 24  # the rate of the step just taken
+        factor = progress / 0.1 if progress < 0.1 else (1 - progress) / 0.9
+        assert line["learning_rate"] == pytest.approx(1e-3 * factor, rel=1e-12)
+        assert line["tokens"] == line["step"] * 256
+        assert line["loss"] == pytest.approx(line["mlm_loss"] + line["nsp_loss"])
+    validations = [line for line in metrics(finished) if "validation_mlm_loss" in line]
+    assert [line["step"] for line in validations] == [0, 24]
+
+
+def test_topology_log(finished):
+    lines = [json.loads(line) for line in (finished / "topology.jsonl").read_text().splitlines()]
+    assert sorted({line["step"] for line in lines}) == [2, 6, 10, 14, 18, 22]  # (k + 1/2) 24 / 6
+    for number in range(1, 7):
+        update = [line for line in lines if line["update"] == number]
+        assert len(update) == 12
+        ratio = 0.25 * (1 + math.cos(math.pi * update[0]["step"] / 24))
+        for line in update:
+            active = {"32x32": 16, "64x32": 32}[
+                "64x32"
+                if "intermediate" in line["layer"] or (".output." in line["layer"] and "attention" not in line["layer"])
+                else "32x32"
+            ]
+            assert line["pruned"] == line["grown"] == round(ratio * active)
+
+
+def test_a_seed_repeats_and_another_differs(finished, small_recipe, tmp_path):
+    pretrain(small_recipe(), tmp_path / "same")
+    pretrain(small_recipe(seed=1), tmp_path / "other")
+    assert differences(finished, tmp_path / "same") == []
+    assert len(differences(finished, tmp_path / "other")) > 50
+
+
+def test_static_and_dense_baselines(small_recipe, tmp_path):
+    static = pretrain(small_recipe(updates=0, steps=6), tmp_path / "static")
+    dense = pretrain(small_recipe(density=1, steps=6), tmp_path / "dense")
+    assert static["explored"] == static["density"] == 0.25
+    assert static["removed_new_ratio"] is None
+    assert not (tmp_path / "static" / "topology.jsonl").exists()
+    assert dense["density"] == 1
+    assert dense["explored"] is None
+    assert dense["bytes"] == dense["bytes_dense"]
+
+
+def test_accumulation_is_the_same_step(small_recipe, tmp_path):
+    whole = pretrain(small_recipe(dropout=0, steps=4, updates=1), tmp_path / "whole")
+    parts = pretrain(small_recipe(dropout=0, steps=4, updates=1, accumulate=4), tmp_path / "parts")
+    assert parts["validation_mlm_loss"] == pytest.approx(whole["validation_mlm_loss"], rel=1e-5)
+
+
+def test_bf16(small_recipe, tmp_path):
+    result = pretrain(small_recipe(precision="bf16", steps=6, updates=2), tmp_path / "run")
+    assert math.isfinite(result["validation_mlm_loss"])
+    assert load_file(tmp_path / "run/model/model.safetensors")["bert.pooler.dense.weight"].dtype == torch.float32
+
+
+def test_the_clock_is_a_budget(small_recipe, tmp_path):
+    result = pretrain(small_recipe(steps=None, minutes=0.03), tmp_path / "run")
+    assert 1.8 <= result["seconds"] < 4
+    rates = [line["learning_rate"] for line in metrics(tmp_path / "run") if "loss" in line]
+    assert max(rates) > rates[-1]
+    assert json.loads((tmp_path / "run" / "topology.jsonl").read_text().splitlines()[-1])["update"] >= 5
+
+
+def test_group_lasso_shrinks_weights(finished, small_recipe, tmp_path):
+    pretrain(small_recipe(group_lasso=30.0), tmp_path / "run")
+    name = "bert.encoder.layer.0.output.dense.values"
+    small, usual = (
+        load_file(run / "model/model.safetensors")[name].abs().mean() for run in (tmp_path / "run", finished)
+    )
+    assert small < 0.8 * usual
+
+
+class At(TrainerCallback):
+    """Does something after one step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.step:
+            self.action(model)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_resumes_exactly(finished, small_recipe, tmp_path, number):
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted, match=f"evergraft pretrain --resume {run}") as stopped:
+        pretrain(small_recipe(), run, callbacks=[At(13, lambda model: signal.raise_signal(number))])
+    assert stopped.value.signal_number == number
+    assert (run / "checkpoint-14").exists() or (run / "checkpoint-13").exists()
+    resume(run)
+    assert differences(finished, run) == []
+    assert resume(run)["steps"] == 24  # of a finished run: its result, at once
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(finished, small_recipe, tmp_path):
+    def crash(model):
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        pretrain(small_recipe(), tmp_path / "run", callbacks=[At(5, crash)])
+    resume(tmp_path / "run")
+    assert differences(finished, tmp_path / "run") == []
+
+
+def cut(small_recipe, folder: Path, step: int = 23) -> Path:
+    """A run that stopped after checkpoints 10 and 20."""
+
+    def crash(model):
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        pretrain(small_recipe(), folder, callbacks=[At(step, crash)])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "manifest.json", "progress.json", "topology.safetensors"]
+)
+@pytest.mark.parametrize("damage", ["truncated", "removed"])
+def test_a_torn_checkpoint_is_refused_and_the_one_before_offered(finished, cut_run, tmp_path, name, damage):
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    file = run / "checkpoint-20" / name
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(EvergraftError) as refused:
+        resume(run)
+    assert str(run / "checkpoint-20") in str(refused.value)
+    assert name in str(refused.value)
+    assert str(refused.value).endswith(f"resume from the one before it with --resume {run / 'checkpoint-10'}")
+
+
+@pytest.fixture(scope="module")
+def cut_run(small_recipe, tmp_path_factory):
+    return cut(small_recipe, tmp_path_factory.mktemp("cut") / "run")
+
+
+def test_resuming_from_the_one_before(finished, cut_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    (run / "checkpoint-20" / "model.safetensors").write_bytes(b"torn")
+    resume(run / "checkpoint-10")
+    assert differences(finished, run) == []
+
+
+def test_a_foreign_checkpoint_is_refused(cut_run, small_recipe, tmp_path):
+    other = cut(lambda: small_recipe(seed=5), tmp_path / "other")
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    shutil.rmtree(run / "checkpoint-20")
+    shutil.copytree(other / "checkpoint-20", run / "checkpoint-20")
+    with pytest.raises(EvergraftError, match="is foreign: it belongs to another run"):
+        resume(run)
+
+
+def test_changed_text_is_refused(small_recipe, tmp_path, text_file, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    shutil.copy(text_file, text)
+    recipe = small_recipe().model_copy(update={"corpus": [str(text)], "vocabulary_size": 200})
+    run = cut(lambda: recipe, tmp_path / "run")
+    shutil.rmtree(tmp_path / "cache")
+    text.write_text(text.read_text().replace("cat", "cow"))
+    with pytest.raises(EvergraftError, match="has changed since"):
+        resume(run)
+
+
+def test_divergence_is_told_and_nothing_bad_is_saved(small_recipe, tmp_path):
+    def poison(model):
+        model.bert.embeddings.word_embeddings.weight.data.fill_(float("nan"))
+
+    with pytest.raises(
+        EvergraftError, match="the loss is nan at step 12: training has diverged; lower --learning-rate"
+    ):
+        pretrain(small_recipe(), tmp_path / "run", callbacks=[At(11, poison)])
+    with pytest.raises(EvergraftError, match="a weight is not finite at step 10"):
+        pretrain(small_recipe(log_every=100), tmp_path / "unlogged", callbacks=[At(7, poison)])
+    assert not list((tmp_path / "unlogged").glob("checkpoint-*"))
+
+
+def test_a_full_disk_while_saving_leaves_the_last_checkpoint(finished, small_recipe, tmp_path, monkeypatch):
+    from evergraft.pretraining import checkpoint
+
+    save = checkpoint.save_training_state
+
+    def full(folder, *rest):
+        save(folder, *rest)
+        if "20" in folder.name:
+            raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(checkpoint, "save_training_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        pretrain(small_recipe(), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-10"]
+    monkeypatch.undo()
+    resume(tmp_path / "run")
+    assert differences(finished, tmp_path / "run") == []
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from evergraft.evolution.updater import TopologyUpdater
+from evergraft.pretraining import checkpoint
+from evergraft.pretraining.recipe import load_recipe
+from evergraft.pretraining.training import pretrain, resume
+
+def marked(function, mark, every):
+    calls = 0
+    def call(*arguments):
+        nonlocal calls
+        calls += 1
+        result = function(*arguments)
+        if calls % every == 0:
+            print(mark, flush=True)
+            time.sleep(0.2)  # the kill comes here, in the middle
+        return result
+    return call
+
+checkpoint.save_training_state = marked(checkpoint.save_training_state, "saving", 1)
+TopologyUpdater._update_layer = marked(TopologyUpdater._update_layer, "updating", 7)
+print("ready", flush=True)
+run = Path(sys.argv[1])
+if (run / "recipe.yaml").exists():
+    resume(run)
+else:
+    pretrain(load_recipe(Path(sys.argv[2]), {}), run)
+print("done", flush=True)
+"""
+
+
+def killed(run: Path, recipe: Path, mark: str | None, delay: float = 0.0) -> bool:
+    """Run or resume until `mark` is printed or `delay` has passed, then SIGKILL; True if the run ended before."""
+    command = [sys.executable, "-c", DRIVER, str(run), str(recipe)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    for line in process.stdout:
+        if line.strip() == "done":
+            process.wait()
+            return True
+        if line.strip() == mark or (mark is None and line.strip() == "ready"):
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    return False
+
+
+def test_sigkill_inside_a_save_inside_an_update_and_at_random(finished, small_recipe, tmp_path):
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(small_recipe().to_yaml())
+    rng = random.Random(0)
+    assert not killed(run, recipe, "updating")
+    assert not killed(run, recipe, "saving")
+    assert not killed(run, recipe, "saving", 0.25)  # just after the first checkpoint is in place
+    assert any((run / name).exists() for name in ("checkpoint-10", "checkpoint-20"))
+    killed(run, recipe, "updating")
+    killed(run, recipe, None, rng.uniform(0.2, 2.0))
+    resume(run)
+    assert differences(finished, run) == []
+
+
+@pytest.mark.slow
+def test_sigkill_at_many_random_moments(finished, small_recipe, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(small_recipe().to_yaml())
+    rng = random.Random(1)
+    for number in range(10):
+        run = tmp_path / f"run{number}"
+        while not killed(run, recipe, rng.choice(["updating", "saving", None]), rng.uniform(0, 3.0)):
+            if rng.random() < 0.3:
+                break
+        resume(run)
+        assert differences(finished, run) == []
+
+
+def test_signals_from_outside_the_main_thread_are_no_trouble(small_recipe, tmp_path):
+    """Library users may train in a thread, where Python lets nobody set signal handlers."""
+    result = []
+    thread = threading.Thread(
+        target=lambda: result.append(pretrain(small_recipe(steps=3, updates=1), tmp_path / "run"))
+    )
+    thread.start()
+    thread.join()
+    assert result[0]["steps"] == 3
