@@ -26,8 +26,20 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Prepare text for training.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
+bench_app = typer.Typer(help="Measure speed against dense and sparse rivals, in one process.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Densities = Annotated[
+    list[float] | None,
+    typer.Option("--density", help="Share of the blocks that exist; may be given again (default: 0.1)."),
+]
+Blocks = Annotated[
+    list[str] | None, typer.Option("--block", help="Rows x columns; may be given again (default: 16x16).")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: as many as torch takes).")]
+Plot = Annotated[Path | None, typer.Option(help="Draw the break-even chart to this HTML file (several densities).")]
+Output = Annotated[Path | None, typer.Option(help="Append the JSON result to this file, or to one in this folder.")]
 
 
 def main() -> None:
@@ -222,6 +234,81 @@ def flops(
     config = bert_config(model, 1, sequence_length)
     result = ledger(config, density, parse_block(block) if block else None, sequence_length).to_dict(sequences)
     _report(result, as_json, lambda: _print_pairs(result))
+
+
+@bench_app.command("products")
+def bench_products(
+    tokens: Annotated[int, typer.Option(min=1, help="Rows of the layer's input.")] = 4096,
+    in_features: Annotated[int, typer.Option("--in", min=1, help="Features of the layer's input.")] = 768,
+    out_features: Annotated[int, typer.Option("--out", min=1, help="Features of the layer's output.")] = 3072,
+    density: Densities = None,
+    block: Blocks = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16, of all tensors.")] = "fp32",
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each figure is the fastest of so many.")] = 7,
+    backend: Annotated[str, typer.Option(help="Of the sparse products.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    rivals: Annotated[str, typer.Option(help="all, or dense alone, which is quicker.")] = "all",
+    seed: Annotated[int, typer.Option(min=0, help="Of topologies and tensors.")] = 0,
+    plot: Plot = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Time the three products of one sparse layer against nn.Linear, oneDNN, torch's CSR and BSR, and scipy."""
+    if rivals not in ("all", "dense"):
+        raise EvergraftError(f"--rivals must be all or dense; got {rivals}")
+    from evergraft.bench.products import ProductsBench
+    from evergraft.bench.summary import print_products
+
+    bench = ProductsBench(
+        tokens=tokens,
+        in_features=in_features,
+        out_features=out_features,
+        densities=_densities(density, plot),
+        blocks=_blocks(block),
+        precision=precision,
+        threads=threads,
+        rounds=rounds,
+        backend=backend,
+        device=device,
+        sparse_rivals=rivals == "all",
+        seed=seed,
+    )
+    _bench(bench.run, plot, output, as_json, print_products)
+
+
+BREAK_EVEN_DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0)  # of a chart, unless others are given
+
+
+def _densities(given: list[float] | None, plot: Path | None) -> tuple[float, ...]:
+    return tuple(given or (BREAK_EVEN_DENSITIES if plot else (0.1,)))
+
+
+def _blocks(given: list[str] | None) -> tuple[tuple[int, int], ...]:
+    return tuple(parse_block(block) for block in given or ["16x16"])
+
+
+def _bench(
+    measure: Callable[[], dict[str, Any]],
+    plot: Path | None,
+    output: Path | None,
+    as_json: bool,
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """Measure, then chart, record and report; what cannot be written is found out before measuring."""
+    from evergraft.allocator import keep_freed_memory
+    from evergraft.bench import chart, results
+
+    keep_freed_memory()
+    results.check_destination(plot, "--plot")
+    results.check_destination(output, "--output", holds_results=True)
+    machine = results.provenance()
+    result = measure() | {"machine": machine}
+    if plot:
+        chart.plot(result, plot)
+    if output:
+        results.append(output, result)
+    _report(result, as_json, lambda: show(result))
 
 
 def _report(result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:

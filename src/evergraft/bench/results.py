@@ -1,0 +1,71 @@
+"""A figure beside what made it: machine, commit, command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import evergraft
+from evergraft.errors import EvergraftError
+from evergraft.folders import write_atomically
+from evergraft.pretraining.run import environment
+
+
+def provenance() -> dict[str, Any]:
+    """The environment of a run (command, machine, versions), and the commit of the sources.
+
+    `commit` is None outside a git checkout, and ends in `-dirty` if the checkout differs from it.
+    """
+    return {"commit": _commit(), **environment()}
+
+
+def check_destination(path: Path | None, option: str, holds_results: bool = False) -> None:
+    """Find out before anything is measured whether the result can be written.
+
+    Raises:
+        EvergraftError: the folder of `path` does not exist, or `path` should hold results and holds something else.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise EvergraftError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+    if path is not None and path.is_file() and holds_results:
+        read(path)
+
+
+def append(path: Path, result: dict[str, Any]) -> Path:
+    """Add a result to the JSON array in a file, which is made if need be; atomic.
+
+    Args:
+        path: the file, or a folder in which the file is named after the bench.
+
+    Raises:
+        EvergraftError: the file holds something else.
+    """
+    file = path / f"{result['bench']}.json" if path.is_dir() else path
+    write_atomically(file, json.dumps([*read(file), result], indent=1) + "\n")
+    return file
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The results in a file; none if it does not exist.
+
+    Raises:
+        EvergraftError: it holds something else.
+    """
+    try:
+        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    except ValueError:
+        results = None
+    if not isinstance(results, list):
+        raise EvergraftError(f"{file} holds no JSON array of results; choose another --output")
+    return results
+
+
+def _commit() -> str | None:
+    folder = Path(evergraft.__file__).parent
+    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,156 @@
+"""What a sparse layer's products are compared with: dense and sparse products of well-kept libraries."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evergraft.bench.peaks import has_onednn, onednn_linear
+from evergraft.products.dense import scatter
+from evergraft.topology import BlockTopology
+
+PRODUCTS = ("forward", "input_gradient", "weight_gradient")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The tensors of one layer at one step.
+
+    Attributes:
+        x, grad: [tokens, in] and [tokens, out].
+        values, bias: [active, R, C] and [out].
+    """
+
+    x: Tensor
+    grad: Tensor
+    values: Tensor
+    bias: Tensor
+    topology: BlockTopology
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One library's way to compute the products of a layer.
+
+    Attributes:
+        products: name of the product -> a call without arguments. Dense ones compute all of [out, in].
+        missing: name of the product -> why it cannot be had.
+        dense: whether nine tenths of the work are still done.
+    """
+
+    products: dict[str, Callable[[], Any]]
+    missing: dict[str, str]
+    dense: bool = False
+
+
+def rivals(layer: Layer, sparse: bool = True) -> dict[str, Rival]:
+    """All rivals by name, those that cannot run with the reason; what they store is made here, not on the clock.
+
+    Args:
+        sparse: also the sparse ones, most of which are slow.
+    """
+    makers = {**DENSE, **(SPARSE if sparse else {})}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse ")  # torch's sparse layouts are in beta
+        return {name: _tried(make, layer, name in DENSE) for name, make in makers.items()}
+
+
+def _tried(make: Callable[[Layer], dict[str, Callable[[], Any] | str]], layer: Layer, dense: bool) -> Rival:
+    """A rival with the products that run: each is tried once."""
+    products: dict[str, Callable[[], Any]] = {}
+    missing: dict[str, str] = {}
+    try:
+        offered = make(layer)
+    except Exception as error:  # of another library's: whatever it is, it is that rival's loss alone
+        return Rival({}, dict.fromkeys(PRODUCTS, _reason(error)), dense)
+    for name, product in offered.items():
+        if isinstance(product, str):
+            missing[name] = product
+            continue
+        try:
+            product()
+            products[name] = product
+        except Exception as error:
+            missing[name] = _reason(error)
+    return Rival(products, missing, dense)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _linear(layer: Layer) -> dict[str, Callable[[], Any] | str]:
+    """As `nn.Linear` and its autograd call torch: MKL in fp32, oneDNN in bf16, cuBLAS on a GPU."""
+    weight = scatter(layer.values, layer.topology)
+    return {
+        "forward": lambda: F.linear(layer.x, weight, layer.bias),
+        "input_gradient": lambda: layer.grad @ weight,
+        "weight_gradient": lambda: layer.grad.t() @ layer.x,
+    }
+
+
+def _onednn(layer: Layer) -> dict[str, Callable[[], Any] | str]:
+    """Dense, forced onto oneDNN in fp32 too."""
+    if layer.x.device.type != "cpu":
+        raise RuntimeError("oneDNN multiplies on the CPU only")
+    if not has_onednn():
+        raise RuntimeError("this torch is built without oneDNN")
+    weight = scatter(layer.values, layer.topology)
+    return {
+        "forward": lambda: onednn_linear(layer.x, weight, layer.bias),
+        "input_gradient": lambda: onednn_linear(layer.grad, weight.t()),
+        "weight_gradient": lambda: onednn_linear(layer.grad.t(), layer.x.t()),
+    }
+
+
+def _torch_csr(layer: Layer) -> dict[str, Callable[[], Any] | str]:
+    """Compressed sparse rows in torch: MKL's sparse products on x86."""
+    weight = scatter(layer.values, layer.topology)
+    rows, columns = weight.to_sparse_csr(), weight.t().to_sparse_csr()
+    pattern = torch.sparse_csr_tensor(
+        rows.crow_indices(), rows.col_indices(), torch.zeros_like(rows.values()), rows.shape
+    )
+    return {
+        "forward": lambda: (rows @ layer.x.t()).t() + layer.bias,
+        "input_gradient": lambda: (columns @ layer.grad.t()).t(),
+        "weight_gradient": lambda: torch.sparse.sampled_addmm(pattern, layer.grad.t(), layer.x, beta=0.0),
+    }
+
+
+def _torch_bsr(layer: Layer) -> dict[str, Callable[[], Any] | str]:
+    """Block compressed sparse rows in torch."""
+    height, width = layer.topology.block
+    weight = scatter(layer.values, layer.topology)
+    rows, columns = weight.to_sparse_bsr((height, width)), weight.t().to_sparse_bsr((width, height))
+    return {
+        "forward": lambda: (rows @ layer.x.t()).t() + layer.bias,
+        "input_gradient": lambda: (columns @ layer.grad.t()).t(),
+        "weight_gradient": "torch has no sampled product for BSR",
+    }
+
+
+def _scipy(layer: Layer) -> dict[str, Callable[[], Any] | str]:
+    """scipy.sparse, one thread: CSR for 1x1, BSR for blocks."""
+    sparse = importlib.import_module("scipy.sparse")
+    weight = scatter(layer.values, layer.topology).numpy()
+    rows = sparse.bsr_matrix(weight, blocksize=layer.topology.block)
+    if layer.topology.block == (1, 1):
+        rows = rows.tocsr()
+    columns = rows.T.tocsr() if layer.topology.block == (1, 1) else rows.T
+    x, grad, bias = layer.x.t().numpy(), layer.grad.t().numpy(), layer.bias.numpy()
+    return {
+        "forward": lambda: (rows @ x).T + bias,
+        "input_gradient": lambda: (columns @ grad).T,
+        "weight_gradient": "scipy has no sampled product",
+    }
+
+
+DENSE = {"nn.Linear": _linear, "oneDNN": _onednn}
+SPARSE = {"torch CSR": _torch_csr, "torch BSR": _torch_bsr, "scipy": _scipy}
