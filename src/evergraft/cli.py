@@ -55,8 +55,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _leave("stopped", 130)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of typer's
-            _leave(error.format_message(), 2)
+        if hasattr(error, "format_message"):  # a usage error of typer's; one without words has shown the help
+            _leave(error.format_message(), 2) if error.format_message() else sys.exit(2)
         if os.environ.get("EVERGRAFT_TRACE"):
             raise
         _leave(f"{type(error).__name__}: {error} (a bug? EVERGRAFT_TRACE=1 shows where)", 1)
@@ -229,9 +229,9 @@ def flops(
 ) -> None:
     """Count training FLOPs and bytes, sparse against dense."""
     from evergraft.ledger import ledger
-    from evergraft.pretraining.model import bert_config
+    from evergraft.pretraining.configuration import buildable_config
 
-    config = bert_config(model, 1, sequence_length)
+    config = buildable_config(model, 1, sequence_length)
     result = ledger(config, density, parse_block(block) if block else None, sequence_length).to_dict(sequences)
     _report(result, as_json, lambda: _print_pairs(result))
 
@@ -255,8 +255,7 @@ def bench_products(
     as_json: Json = False,
 ) -> None:
     """Time the three products of one sparse layer against nn.Linear, oneDNN, torch's CSR and BSR, and scipy."""
-    if rivals not in ("all", "dense"):
-        raise EvergraftError(f"--rivals must be all or dense; got {rivals}")
+    _check_rivals(rivals)
     from evergraft.bench.products import ProductsBench
     from evergraft.bench.summary import print_products
 
@@ -275,6 +274,53 @@ def bench_products(
         seed=seed,
     )
     _bench(bench.run, plot, output, as_json, print_products)
+
+
+@bench_app.command("step")
+def bench_step(
+    model: Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")] = "base",
+    density: Densities = None,
+    block: Blocks = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the sparse step.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 32,
+    sequence_length: Annotated[int, typer.Option(min=8, help="Tokens a sequence has.")] = 128,
+    vocabulary_size: Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")] = 30522,
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each figure is the fastest of so many.")] = 3,
+    backend: Annotated[str, typer.Option(help="Of the sparse products.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    rivals: Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")] = "all",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")] = 0,
+    plot: Plot = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Time a whole training step against the dense model's, and against stock transformers, in both precisions."""
+    _check_rivals(rivals)
+    from evergraft.bench.step import StepBench
+    from evergraft.bench.summary import print_step
+
+    bench = StepBench(
+        model=model,
+        densities=_densities(density, plot),
+        blocks=_blocks(block),
+        precision=precision,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        vocabulary_size=vocabulary_size,
+        threads=threads,
+        rounds=rounds,
+        backend=backend,
+        device=device,
+        all_rivals=rivals == "all",
+        seed=seed,
+    )
+    _bench(bench.run, plot, output, as_json, print_step)
+
+
+def _check_rivals(rivals: str) -> None:
+    if rivals not in ("all", "dense"):
+        raise EvergraftError(f"--rivals must be all or dense; got {rivals}")
 
 
 BREAK_EVEN_DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0)  # of a chart, unless others are given

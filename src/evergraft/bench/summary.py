@@ -43,6 +43,29 @@ def _products_table(figures: Figures) -> Table:
     return table
 
 
+def print_step(result: Figures) -> None:
+    """Print the figures of `evergraft bench step`."""
+    console = Console()
+    for figures in result.get("results", [result]):
+        table = Table(
+            "step",
+            "ms",
+            "over sparse",
+            title=f"{result['model']}, {figures['block']} at density {figures['density']:.4g}",
+            caption=_achieved(figures),
+        )
+        table.add_row(f"sparse {result['precision']}", _millisecond(figures["seconds"]), "1.00")
+        for rival, facts in figures["rivals"].items():
+            table.add_row(rival, _millisecond(facts["seconds"]), f"{facts['ratio']:.2f}")
+        console.print(table)
+        console.print(f"{figures['tokens_per_second']:,.0f} tokens/s; {_update(figures['topology_update'])}")
+    _print_break_even(console, result)
+
+
+def _update(figures: Figures) -> str:
+    return f"the largest topology update takes {figures['seconds'] * 1e3:.1f} ms, {figures['steps']:.2f} steps"
+
+
 def _achieved(figures: Figures) -> str:
     tier = f" ({figures['tier']})" if figures["tier"] else ""
     peak = f"{figures['peak']['gflops']:.0f} GFLOP/s, {figures['peak']['by']}"
