@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 corpus_app = typer.Typer(help="Prepare text for training.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
+study_app = typer.Typer(help="Run a grid of recipes, and see how far it is.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
 bench_app = typer.Typer(help="Measure speed against dense and sparse rivals, in one process.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
@@ -355,6 +357,40 @@ def _bench(
     if output:
         results.append(output, result)
     _report(result, as_json, lambda: show(result))
+
+
+StudyFile = Annotated[Path, typer.Argument(help="A study's YAML file (docs/studies.md).")]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time; threads and GPUs are shared out among them.")]
+
+
+@study_app.command("run")
+def study_run(study: StudyFile, jobs: Jobs = 1, as_json: Json = False) -> None:
+    """Run what a study still lacks; stop it and run it again at any moment."""
+    from evergraft.study.grid import load_study
+
+    plan = load_study(study)
+    from evergraft.study.runner import StudyInterrupted, run_study
+    from evergraft.study.status import print_status, status_report
+
+    try:
+        statuses = run_study(plan, jobs)
+    except StudyInterrupted as stopped:
+        _leave(str(stopped), 128 + stopped.signal_number)
+    _report(status_report(plan, statuses, jobs), as_json, lambda: print_status(plan, statuses, jobs))
+    failed = sum(status.state == "failed" for status in statuses)
+    if failed:
+        _leave(f"{failed} of {len(statuses)} runs failed; run the study again to try them again", 1)
+
+
+@study_app.command("status")
+def study_status(study: StudyFile, jobs: Jobs = 1, as_json: Json = False) -> None:
+    """Say which runs of a study are finished, running, failed or waiting, and how long the rest will take."""
+    from evergraft.study import status
+    from evergraft.study.grid import load_study
+
+    plan = load_study(study)
+    statuses = status.study_status(plan)
+    _report(status.status_report(plan, statuses, jobs), as_json, lambda: status.print_status(plan, statuses, jobs))
 
 
 def _report(result: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:

@@ -37,7 +37,9 @@ Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstan
 class Recipe(BaseModel):
     """One pre-training run. Defaults are the paper's where it names one (docs/method.md); a field is a flag."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=False, protected_namespaces=(), allow_inf_nan=False
+    )
 
     model: str = Field("mini", description="tiny, mini, small, medium, base, large, or a config.json")
     corpus: Sources = Field(
@@ -124,7 +126,7 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     Raises:
         EvergraftError: a file that is missing or not YAML, an unknown field, or a value out of range.
     """
-    fields = _read(path) if path else {}
+    fields = read_yaml(path, "recipe") if path else {}
     lengths = {"steps", "tokens", "minutes"}
     if lengths & overrides.keys():
         fields = {name: value for name, value in fields.items() if name not in lengths}
@@ -134,15 +136,36 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
         raise EvergraftError(_sentence(error, path, overrides)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def recipe_from(fields: dict[str, Any], source: Path) -> Recipe:
+    """The recipe of fields that were read from `source`.
+
+    Raises:
+        EvergraftError: an unknown field, or a value out of range; the sentence names `source`.
+    """
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        sentence = _sentence(error, source, {})
+        raise EvergraftError(sentence if sentence.startswith(str(source)) else f"{source}: {sentence}") from None
+
+
+def read_yaml(path: Path, kind: str) -> dict[str, Any]:
+    """The fields of a YAML file.
+
+    Args:
+        kind: what the file is, for the sentences: `recipe` or `study`.
+
+    Raises:
+        EvergraftError: a file that is missing, not YAML, or holds no fields.
+    """
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EvergraftError(f"recipe {path} does not exist; expected a YAML file of recipe fields") from None
+        raise EvergraftError(f"{kind} {path} does not exist; expected a YAML file of {kind} fields") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EvergraftError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise EvergraftError(f"{kind} {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
-        raise EvergraftError(f"recipe {path} must hold `field: value` lines; got {type(fields).__name__}")
+        raise EvergraftError(f"{kind} {path} must hold `field: value` lines; got {type(fields).__name__}")
     return fields
 
 

@@ -1,0 +1,184 @@
+"""A study file: a grid over recipe fields, and the runs it comes to."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from evergraft.errors import EvergraftError
+from evergraft.pretraining.recipe import Recipe, read_yaml, recipe_from
+
+Fields = dict[str, Any]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+FAMILY, ZIP = "family", "zip"
+
+
+class StudyFile(BaseModel):
+    """What a study file may hold (docs/studies.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    question: str = ""
+    base: Fields | str = Field(default_factory=dict)
+    seeds: list[Seed] = Field([0], min_length=1)
+    grid: Annotated[list[Fields], BeforeValidator(lambda grid: [grid] if isinstance(grid, dict) else grid)] = Field(
+        min_length=1
+    )
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        name: tells it from the others; a function of its family, the fields its grid varies, and its seed.
+        family: `dense`, `static`, `dynamic`, or what the study file calls it.
+        recipe: as asked; the run's own recipe.yaml has it fully resolved.
+        folder: the run's folder.
+    """
+
+    name: str
+    family: str
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe as asked, beside the run's folder."""
+        return self.folder.parent / f"{self.name}.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the run's process printed; locked while it runs."""
+        return self.folder.parent / f"{self.name}.log"
+
+    @property
+    def error(self) -> Path:
+        """Why the run failed, in one sentence; absent if it did not."""
+        return self.folder.parent / f"{self.name}.error"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, checked and expanded.
+
+    Attributes:
+        path: its file.
+        title, question: what it is called, and what it asks.
+        output: the folder that holds the folders of its runs.
+        runs: in the order they are run: every configuration with its first seed, then with the next, so that a study
+            cut short has seen all of them.
+    """
+
+    path: Path
+    title: str
+    question: str
+    output: Path
+    runs: tuple[PlannedRun, ...]
+
+
+def load_study(path: Path) -> Study:
+    """Read a study file.
+
+    Raises:
+        EvergraftError: a file that is missing or not YAML, an unknown field, a value that no recipe may hold, zipped
+            lists of different lengths, or two runs of one name.
+    """
+    fields = read_yaml(path, "study")
+    try:
+        file = StudyFile.model_validate(fields)
+    except ValidationError as error:
+        raise EvergraftError(f"{path}: {_sentence(error)}") from None
+    if len(set(file.seeds)) < len(file.seeds):
+        raise EvergraftError(f"{path}: seeds must differ from each other; got {file.seeds}")
+    base = _base(path, file.base)
+    output = file.output or Path("runs") / path.stem
+    runs = [
+        _planned(path, seed, base, entry, point, output)
+        for seed in file.seeds
+        for entry in file.grid
+        for point in _points(path, entry)
+    ]
+    name, count = Counter(run.name for run in runs).most_common(1)[0]
+    if count > 1:
+        raise EvergraftError(
+            f"{path}: {count} runs would be called {name}; give their grids different values, or each a `{FAMILY}`"
+        )
+    return Study(path, file.title, file.question, output, tuple(runs))
+
+
+def family_of(recipe: Recipe) -> str:
+    """`dense`, `static` or `dynamic`."""
+    if recipe.density == 1:
+        return "dense"
+    return "dynamic" if recipe.updates_or_default else "static"
+
+
+def _base(path: Path, base: Fields | str) -> Fields:
+    fields = read_yaml(path.parent / base, "recipe") if isinstance(base, str) else base
+    if "seed" in fields:
+        raise EvergraftError(f"{path}: base names a seed; list seeds under `seeds`")
+    return fields
+
+
+def _points(path: Path, entry: Fields) -> Iterator[Fields]:
+    """The points of one grid: zipped fields walk together, all others are crossed; a single value is a list of one."""
+    zipped = entry.get(ZIP, {})
+    if not isinstance(zipped, dict) or not all(isinstance(values, list) for values in zipped.values()):
+        raise EvergraftError(f"{path}: `{ZIP}` must hold `field: [values]` lines; got {zipped!r}")
+    lengths = {name: len(values) for name, values in zipped.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise EvergraftError(f"{path}: lists under `{ZIP}` must be equally long; {got}")
+    crossed = {name: _listed(values) for name, values in entry.items() if name not in (FAMILY, ZIP)}
+    if "seed" in (crossed | zipped):
+        raise EvergraftError(f"{path}: a grid names a seed; list seeds under `seeds`")
+    together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}]
+    for walked in together:
+        for values in itertools.product(*crossed.values()):
+            yield walked | dict(zip(crossed, values, strict=True))
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
+
+
+def _planned(path: Path, seed: int, base: Fields, entry: Fields, point: Fields, output: Path) -> PlannedRun:
+    recipe = recipe_from({**_without_length(base, point), **point, "seed": seed}, path)
+    family = str(entry.get(FAMILY) or family_of(recipe))
+    several = [name for name in point if name in entry.get(ZIP, {}) or len(_listed(entry[name])) > 1]
+    name = _name(family, recipe, [field for field in several if point[field] is not None])
+    return PlannedRun(name, family, recipe, output / name)
+
+
+def _without_length(base: Fields, point: Fields) -> Fields:
+    """A length (steps, tokens, minutes) that a grid names takes the place of the base's."""
+    lengths = {"steps", "tokens", "minutes"}
+    return {name: value for name, value in base.items() if name not in lengths} if lengths & point.keys() else base
+
+
+def _name(family: str, recipe: Recipe, several: list[str]) -> str:
+    values = recipe.model_dump(mode="json")
+    block = [values["block"]] if recipe.density < 1 else []
+    others = [f"{name}{values[name]}" for name in several if name not in ("model", "density", "block")]
+    parts = [family, Path(recipe.model).stem, f"d{recipe.density:g}", *block, *others, f"s{recipe.seed}"]
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"{name}: no such field; a study has {', '.join(StudyFile.model_fields)}"
+    if first["type"] == "missing":
+        return f"{name} is missing; a study needs title and grid"
+    return f"{name}: {first['msg']}; got {first['input']!r}"

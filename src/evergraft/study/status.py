@@ -1,0 +1,166 @@
+"""How far a study is, read from its folders alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from evergraft.pretraining.recipe import Recipe
+from evergraft.study.grid import PlannedRun, Study
+
+State = Literal["finished", "running", "failed", "stopped", "waiting"]
+STATES: tuple[State, ...] = ("finished", "running", "failed", "stopped", "waiting")
+RESULT_FILE, METRICS_FILE = "result.json", "metrics.jsonl"
+TAIL = 8192  # bytes at the end of metrics.jsonl that hold its last lines
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far one run is.
+
+    Attributes:
+        run: the run.
+        state: `finished`; `running`; `failed`; `stopped` after it began (it will go on); or `waiting`.
+        progress: share of the run that is done, in [0, 1].
+        seconds: training time spent so far.
+        loss: validation MLM loss of a finished run, else the last training MLM loss, nats; None before any.
+        reason: why it failed.
+    """
+
+    run: PlannedRun
+    state: State
+    progress: float
+    seconds: float
+    loss: float | None
+    reason: str | None
+
+
+def study_status(study: Study) -> list[RunStatus]:
+    """The status of every run of a study, in the study's order."""
+    return [run_status(run) for run in study.runs]
+
+
+def run_status(run: PlannedRun) -> RunStatus:
+    """The status of one run."""
+    result = run.folder / RESULT_FILE
+    if result.exists():
+        figures = json.loads(result.read_text(encoding="utf-8"))
+        return RunStatus(run, "finished", 1.0, figures["seconds"], figures["validation_mlm_loss"], None)
+    last = _last_training_line(run.folder / METRICS_FILE)
+    reason = run.error.read_text(encoding="utf-8") if run.error.exists() else None
+    state: State = "waiting"
+    if is_running(run.log):
+        state = "running"
+    elif reason is not None:
+        state = "failed"
+    elif run.folder.exists():
+        state = "stopped"
+    progress = _progress(run.recipe, last["step"], last["seconds"])
+    return RunStatus(run, state, progress, last["seconds"], last["mlm_loss"], reason)
+
+
+def is_running(log: Path) -> bool:
+    """Whether a process holds the log of a run, whoever started it."""
+    try:
+        with log.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+def seconds_left(statuses: Sequence[RunStatus], jobs: int) -> float | None:
+    """Expected training time until the study ends, in seconds; None while nothing is known, 0 when all is done.
+
+    A run is expected to take as long as its like, another seed of the same recipe, or else as the mean of all.
+
+    Args:
+        statuses: of all runs; failed ones are not waited for.
+        jobs: runs at a time.
+    """
+    known: dict[str, list[float]] = defaultdict(list)
+    for status in statuses:
+        if status.progress > 0:
+            known[_like(status.run)].append(status.seconds / status.progress)
+    left = [status for status in statuses if status.state not in ("finished", "failed")]
+    if not left:
+        return 0.0
+    if not known:
+        return None
+    everything = [seconds for found in known.values() for seconds in found]
+    expected = [(1 - status.progress) * _mean(known[_like(status.run)] or everything) for status in left]
+    return sum(expected) / min(jobs, len(left))
+
+
+def status_report(study: Study, statuses: Sequence[RunStatus], jobs: int) -> dict[str, Any]:
+    """What `study status --json` prints: the names of runs by state, failures with reasons, and the time left."""
+    report: dict[str, Any] = {"study": str(study.path), "output": str(study.output), "runs": len(statuses)}
+    for state in STATES:
+        report[state] = [status.run.name for status in statuses if status.state == state]
+    report["failed"] = {status.run.name: status.reason for status in statuses if status.state == "failed"}
+    left = seconds_left(statuses, jobs)
+    return report | {"seconds_left": None if left is None else round(left, 1)}
+
+
+def print_status(study: Study, statuses: Sequence[RunStatus], jobs: int) -> None:
+    """Print every run, the failures' reasons, and the time left."""
+    console = Console()
+    table = Table("run", "state", "done", "trained", "MLM loss", title=study.title)
+    for status in statuses:
+        loss = "-" if status.loss is None else f"{status.loss:.4f}"
+        done = "-" if status.state == "waiting" else f"{status.progress:.0%}"
+        table.add_row(status.run.name, status.state, done, duration(status.seconds) if status.seconds else "-", loss)
+    console.print(table)
+    for status in statuses:
+        if status.state == "failed":
+            console.print(f"{status.run.name} failed: {status.reason}", soft_wrap=True, markup=False)
+    counts = {state: sum(status.state == state for status in statuses) for state in STATES}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    left = seconds_left(statuses, jobs)
+    console.print(f"{said}{f'; {duration(left)} left with --jobs {jobs}' if left else ''}", soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: `45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _like(run: PlannedRun) -> str:
+    return run.name.rpartition("-s")[0]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _progress(recipe: Recipe, step: int, seconds: float) -> float:
+    if recipe.total_steps is not None:
+        return min(step / recipe.total_steps, 1.0)
+    return min(seconds / (60 * (recipe.minutes or 1.0)), 1.0)
+
+
+def _last_training_line(path: Path) -> dict[str, Any]:
+    """The last whole line of training metrics, without reading a long file; a line of zeros before the first."""
+    lines: list[str] = []
+    if path.exists():
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            lines = file.read().decode("utf-8", "replace").split("\n")[:-1]
+    for line in reversed(lines):
+        if '"tokens": ' in line and line.startswith("{"):
+            last: dict[str, Any] = json.loads(line)
+            return last
+    return {"step": 0, "seconds": 0.0, "mlm_loss": None}
