@@ -6,6 +6,7 @@ A backend is a module with a `name`, `supports(x, values)`, and the products `fo
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -199,3 +200,7 @@ def _topology(values: Tensor, *tensors: Tensor) -> BlockTopology:
 
 
 register_backend(dense)
+if find_spec("triton") is not None:  # its kernels are imported when the first of them runs
+    from evergraft.products import gpu
+
+    register_backend(gpu)
