@@ -76,7 +76,8 @@ def test_trainer(make, tmp_path):
     run.train()
     lines = [json.loads(line) for line in (tmp_path / "topology.jsonl").read_text().splitlines()]
     assert {line["update"] for line in lines} == set(range(1, 7))
-    assert len(lines) == 6 * len(evergraft.sparse_layers(run.model))
+    assert len(lines) == 6 * (len(evergraft.sparse_layers(run.model)) + 1)
+    assert [line["layer"] for line in lines].count("all") == 6
     assert all(0.25 <= line["explored"] <= 1 for line in lines)
 
 

@@ -162,6 +162,13 @@ def test_help_needs_nothing_heavy():
     assert "pretrain" in done.stdout
 
 
+def test_no_command_shows_the_help_and_no_error(run):
+    code, out, err = run()
+    assert code == 2
+    assert "pretrain" in out + err
+    assert "error" not in err
+
+
 def test_version(run):
     assert run("--version")[1].strip()[0].isdigit()
 
@@ -174,6 +181,7 @@ BAD = [
     ("pretrain --tokens -5", "--tokens: Input should be greater than or equal to 1; got -5"),
     ("pretrain --minutes 0", "--minutes: Input should be greater than 0; got 0.0"),
     ("pretrain --steps many", "Invalid value for '--steps': Input should be a valid integer"),
+    ("pretrain --minutes inf", "--minutes: Input should be a finite number; got inf"),
     ("pretrain --steps 10 --density 0", "--density: Input should be greater than 0; got 0.0"),
     ("pretrain --steps 10 --density 1.2", "--density: Input should be less than or equal to 1; got 1.2"),
     ("pretrain --steps 10 --density nan", "--density: Input should be"),
@@ -206,6 +214,9 @@ BAD = [
     ("pretrain --steps 10 --evaluate-every 0", "--evaluate-every: Input should be greater than or equal to 1"),
     ("pretrain --steps 10 --model giant --corpus {corpus}", "model 'giant' is neither one of tiny, mini"),
     ("pretrain --steps 10 --model {gpt2} --corpus {corpus}", "configures a model of type 'gpt2'; expected 'bert'"),
+    ("pretrain --steps 10 --updates 2 --model {odd_heads} --corpus {corpus} --output {new}", "no BERT can be built from this configuration (ValueError: The hidden size (33) is not a multiple"),
+    ("pretrain --steps 10 --model {odd_type} --corpus {corpus}", "no BERT can be built from this configuration"),
+    ("pretrain --steps 10 --model {a_list} --corpus {corpus}", "is not a configuration: expected a JSON object"),
     ("pretrain --steps 10 --corpus {missing}.txt", "does not exist; expected a text file, a glob, a folder"),
     ("pretrain --steps 10 --corpus {empty}", "holds no file to read"),
     ("pretrain --steps 10 --corpus -", "standard input must be prepared first: evergraft corpus prepare -"),
@@ -237,10 +248,16 @@ BAD = [
     ("corpus prepare {text} --output {corpus}", "exists already; choose a new folder for the corpus"),
     ("corpus prepare {text} --output {new} --vocabulary-size 100", "Input should be greater than or equal to 128"),
     ("corpus prepare {short} --output {new}", "too few for one input of 128"),
+    ("corpus prepare {void} --output {new}", "the text holds no words to learn a vocabulary from"),
+    ("corpus prepare {void} --output {new} --tokenizer {corpus}", "the text has 0 tokens, too few for one input of 128"),
+    ("corpus prepare", "Missing argument 'sources'"),
+    ("corpus prepare {text}", "Missing option '--output'"),
     ("corpus prepare {latin1} --output {new}", "is not UTF-8 at or after line"),
     ("corpus prepare {text} --output {new} --validation-fraction 2", "--validation-fraction must lie in (0, 1]; got 2.0"),
     ("corpus prepare {text} --output /proc/new", "cannot read or write"),
     ("flops --model giant", "model 'giant' is neither one of"),
+    ("flops --model {negative}", "hidden_size must be at least 1; got -4"),
+    ("flops --model {odd_activation}", "no BERT can be built from this configuration"),
     ("flops --density 0", "density must be above 0 and at most 1"),
     ("flops --density 0.5 --block 7x7", "block 7x7 does not divide"),
     ("flops --sequence-length 0", "Input should be greater than or equal to 1"),
@@ -276,6 +293,11 @@ def places(tmp_path_factory, finished, corpus, text_file):
         "text": text_file,
         "short": file("short.txt", "Too short."),
         "latin1": file("latin1.txt", b"caf\xe9\n" * 100),
+        "void": file("void.txt", ""),
+        "odd_heads": file("odd_heads.json", '{"model_type": "bert", "hidden_size": 33, "num_attention_heads": 2}'),
+        "odd_type": file("odd_type.json", '{"model_type": "bert", "hidden_size": "wide"}'),
+        "odd_activation": file("odd_activation.json", '{"model_type": "bert", "hidden_act": "none"}'),
+        "negative": file("negative.json", '{"model_type": "bert", "hidden_size": -4}'),
         "gpt2": file("gpt2.json", '{"model_type": "gpt2"}'),
         "not_yaml": file("not_yaml.yaml", "model: [tiny\nsteps"),
         "a_list": file("a_list.yaml", "- model\n"),

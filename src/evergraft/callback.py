@@ -19,10 +19,14 @@ from evergraft.jsonlines import JsonLines
 
 STATE_FILE = "topology.safetensors"
 LOG_FILE = "topology.jsonl"
+ALL = "all"  # the layer of the line that sums up an update
 
 
 class TopologyCallback(TrainerCallback):
-    """Prunes and grows during training; every update adds a line a layer to `topology.jsonl` in the output folder.
+    """Prunes and grows during training; every update is written to `topology.jsonl` in the output folder.
+
+    It holds a line a layer, and one whose layer is `all`: blocks pruned and grown, explored degrees of freedom, and the
+    share of the blocks grown by the update before that this one pruned.
 
     The updater's state travels in the Trainer's checkpoints, so that `resume_from_checkpoint` continues exactly.
 
@@ -103,7 +107,7 @@ class TopologyCallback(TrainerCallback):
         progress = state.global_step / state.max_steps if self.progress is None else self.progress(state)
         report = self.updater.step(progress)
         if report and self.log:
-            self.log.append(*(self._line(state.global_step, update) for update in report))
+            self.log.append(*(self._line(state.global_step, update) for update in report), self._overall(state, report))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add the updater's state to the Trainer's checkpoint."""
@@ -128,6 +132,20 @@ class TopologyCallback(TrainerCallback):
             "grown": update.pruned,
             "explored": update.explored,
             "removed_new_ratio": update.removed_new_ratio,
+        }
+
+    def _overall(self, state: TrainerState, report: list[LayerUpdate]) -> dict[str, Any]:
+        pruned, grown, removed = (
+            sum(getattr(update, name) for update in report) for name in ("pruned", "previous_grown", "removed_new")
+        )
+        return {
+            "step": state.global_step,
+            "update": self.updater.updates_done,
+            "layer": ALL,
+            "pruned": pruned,
+            "grown": pruned,
+            "explored": self.updater.explored,
+            "removed_new_ratio": removed / grown if grown else None,
         }
 
 

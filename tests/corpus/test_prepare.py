@@ -230,3 +230,46 @@ def test_sources_are_prepared_once(text_file, corpus, tmp_path, monkeypatch):
     with pytest.raises(EvergraftError, match="standard input must be prepared first"):
         prepared(["-"])
     assert load_vocabulary(first).get_vocab_size() <= 200
+
+
+def test_runs_that_begin_at_once_prepare_once(text_file, tmp_path):
+    code = (
+        "from evergraft.corpus import prepared\n"
+        f"print(prepared([{str(text_file)!r}], vocabulary_size=200, sequence_length=32))\n"
+    )
+    environment = os.environ | {"EVERGRAFT_CACHE": str(tmp_path)}
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) for _ in range(3)]
+    folders = {run.communicate()[0].decode().strip() for run in runs}
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert len(folders) == 1
+    Corpus.open(folders.pop())
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+
+
+def test_a_tokenizer_is_known_by_what_it_says(text_file, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CACHE", str(tmp_path / "cache"))
+    shutil.copy(corpus.path / "tokenizer.json", tmp_path / "copy.json")
+    settings = {"sequence_length": 32, "progress": False}
+    first = prepared([str(text_file)], tokenizer=corpus.path, **settings)
+    assert prepared([str(text_file)], tokenizer=tmp_path / "copy.json", **settings) == first
+
+
+def test_memory_is_bounded(tmp_path):
+    """Three times the text, every other document the same one, takes hardly more memory to prepare."""
+    words = ["document", "the", "quick", "brown", "fox", "watches", "dog", ".", *"0123456789"]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *(f"##{digit}" for digit in range(10))]
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(pieces))
+
+    def peak(documents: int) -> int:
+        text, sentence = tmp_path / f"{documents}.txt", "The quick brown fox watches the dog. "
+        text.write_text("\n\n".join(f"Document {n * (n % 2)}. {sentence * 20}" for n in range(documents)))
+        code = (
+            "import resource\n"
+            "from evergraft.corpus import prepare\n"
+            f"prepare([{str(text)!r}], {str(text) + '.out'!r}, tokenizer={str(vocabulary)!r}, progress=False)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        )
+        return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    assert peak(18_000) < 1.15 * peak(6_000)

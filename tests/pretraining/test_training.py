@@ -84,16 +84,23 @@ def test_topology_log(finished):
     lines = [json.loads(line) for line in (finished / "topology.jsonl").read_text().splitlines()]
     assert sorted({line["step"] for line in lines}) == [2, 6, 10, 14, 18, 22]  # (k + 1/2) 24 / 6
     for number in range(1, 7):
-        update = [line for line in lines if line["update"] == number]
+        *update, overall = [line for line in lines if line["update"] == number]
         assert len(update) == 12
+        assert overall["layer"] == "all"
+        assert overall["pruned"] == overall["grown"] == sum(line["pruned"] for line in update)
+        assert overall["explored"] == pytest.approx(  # each layer by its blocks: four 4 x 4 of 8 x 8, two of 16 x 8
+            sum(line["explored"] * (2 if active_of(line) == 32 else 1) for line in update) / 16
+        )
+        assert (overall["removed_new_ratio"] is None) == (number == 1)
         ratio = 0.25 * (1 + math.cos(math.pi * update[0]["step"] / 24))
         for line in update:
-            active = {"32x32": 16, "64x32": 32}[
-                "64x32"
-                if "intermediate" in line["layer"] or (".output." in line["layer"] and "attention" not in line["layer"])
-                else "32x32"
-            ]
-            assert line["pruned"] == line["grown"] == round(ratio * active)
+            assert line["pruned"] == line["grown"] == round(ratio * active_of(line))
+
+
+def active_of(line):
+    """Active blocks of 4 x 4 at density 0.25 in the line's layer: a feed-forward 64 x 32, or 32 x 32."""
+    attention = "attention" in line["layer"]
+    return 16 if attention else 32
 
 
 def test_a_seed_repeats_and_another_differs(finished, small_recipe, tmp_path):
@@ -239,6 +246,23 @@ def test_changed_text_is_refused(small_recipe, tmp_path, text_file, monkeypatch)
     text.write_text(text.read_text().replace("cat", "cow"))
     with pytest.raises(EvergraftError, match="has changed since"):
         resume(run)
+
+
+def test_a_run_knows_its_model_and_corpus_from_anywhere(finished, small_recipe, tmp_path, monkeypatch, corpus):
+    """Named by relative paths, and resumed from another folder; a changed configuration is refused."""
+    config = tmp_path / "bert.json"
+    shutil.copy(small_recipe().model, config)
+    shutil.copytree(corpus.path, tmp_path / "text")
+    monkeypatch.chdir(tmp_path)
+    run = cut(lambda: small_recipe().model_copy(update={"model": "bert.json", "corpus": ["text"]}), tmp_path / "run")
+    monkeypatch.chdir("/")
+    content = config.read_text()
+    config.write_text(content.replace("64", "128"))
+    with pytest.raises(EvergraftError, match=f"the model {config} has changed since"):
+        resume(run)
+    config.write_text(content)
+    resume(run)
+    assert differences(finished, run) == []
 
 
 def test_divergence_is_told_and_nothing_bad_is_saved(small_recipe, tmp_path):

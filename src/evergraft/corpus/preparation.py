@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import zstandard
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
@@ -110,19 +112,21 @@ def prepared(
         return Path(sources[0])
     if STDIN in sources:
         raise EvergraftError("standard input must be prepared first: evergraft corpus prepare - --output DIR")
-    options = (vocabulary_size, _file_facts(tokenizer), sequence_length, validation_fraction)
+    options = (vocabulary_size, _tokenizer_identity(tokenizer), sequence_length, validation_fraction)
     key = hashlib.sha256(repr((FORMAT, options, [_identity(source) for source in sources])).encode()).hexdigest()[:20]
     folder = _cache() / f"corpus-{key}"
-    if not folder.is_dir():
-        prepare(
-            sources,
-            folder,
-            vocabulary_size=vocabulary_size,
-            tokenizer=tokenizer,
-            sequence_length=sequence_length,
-            validation_fraction=validation_fraction,
-            progress=progress,
-        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # of runs that begin at once, one prepares and the others wait
+        if not folder.is_dir():
+            prepare(
+                sources,
+                folder,
+                vocabulary_size=vocabulary_size,
+                tokenizer=tokenizer,
+                sequence_length=sequence_length,
+                validation_fraction=validation_fraction,
+                progress=progress,
+            )
     return folder
 
 
@@ -156,8 +160,8 @@ def _bar(sources: Sequence[str], show: bool) -> Iterator[Passes]:
     bar = Progress(*columns, console=Console(stderr=True), disable=not show)
 
     def one_pass(name: str, sources: Sequence[str]) -> Iterator[str]:
-        size = sum(path.stat().st_size for source in sources for path in files(source) or [])
-        task = bar.add_task(name, total=size or None, seen="")
+        sizes = [path.stat().st_size for source in sources for path in files(source) or []]
+        task = bar.add_task(name, total=sum(sizes) if sizes else None, seen="")
         watch: Watch = lambda raw: bar.wrap_file(raw, task_id=task)  # noqa: E731
         words = 0
         for number, document in enumerate(documents(sources, watch), 1):
@@ -287,12 +291,14 @@ def _assign(texts: Iterable[TokenDocument], fraction: float) -> Iterator[tuple[T
     Raises:
         EvergraftError: there are too few distinct documents for two splits.
     """
-    waiting: dict[bytes, list[TokenDocument]] = {}
+    waiting: dict[bytes, TokenDocument] = {}
+    copies: Counter[bytes] = Counter()
     found = {True: 0, False: 0}
     for document in texts:
         digest = hashlib.blake2b(document.tokens.tobytes(), digest_size=8).digest()
         if digest in waiting or len(waiting) < 2 * LEAST_DOCUMENTS:
-            waiting.setdefault(digest, []).append(document)
+            waiting.setdefault(digest, document)
+            copies[digest] += 1
         else:
             validate = _hashed(digest, fraction)
             found[validate] += 1
@@ -303,11 +309,11 @@ def _assign(texts: Iterable[TokenDocument], fraction: float) -> Iterator[tuple[T
             f"the text has {len(waiting)} distinct documents long enough for one input, expected at least "
             f"{sum(least.values())}; give more text, or separate its documents by blank lines"
         )
-    for digest, same in waiting.items():
+    for digest, document in waiting.items():
         lacking = [validate for validate in (True, False) if found[validate] < least[validate]]
         validate = lacking[0] if lacking else _hashed(digest, fraction)
         found[validate] += 1
-        yield from ((document, validate) for document in same)
+        yield from [(document, validate)] * copies[digest]
 
 
 def _hashed(digest: bytes, fraction: float) -> bool:
@@ -329,8 +335,11 @@ def _identity(source: str) -> object:
     return source, [_file_facts(path) for path in files(source) or []]
 
 
-def _file_facts(path: str | Path | None) -> object:
-    if path is None or not Path(path).exists():
-        return str(path)
-    facts = Path(path).stat()
-    return str(Path(path).resolve()), facts.st_size, facts.st_mtime_ns
+def _tokenizer_identity(path: str | Path | None) -> str | None:
+    """What a given tokenizer says, wherever it lies."""
+    return None if path is None else hashlib.sha256(load_vocabulary(Path(path)).to_str().encode()).hexdigest()
+
+
+def _file_facts(path: Path) -> object:
+    facts = path.stat()
+    return str(path.resolve()), facts.st_size, facts.st_mtime_ns

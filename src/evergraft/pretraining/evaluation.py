@@ -10,6 +10,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from evergraft.corpus import Corpus, prepared
 from evergraft.corpus.corpus import TOKENIZER
+from evergraft.corpus.vocabulary import load_vocabulary
 from evergraft.errors import EvergraftError
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.pretraining.model import SparseBertForPreTraining
@@ -57,13 +58,12 @@ def evaluate(
 
 def _examples(run: Run, sources: list[str] | None) -> PretrainingExamples:
     """One epoch of the text, in order: of a prepared corpus its validation split, of raw text all."""
-    own = Corpus.open(run.environment["corpus"])
+    tokenizer = run.model_folder / TOKENIZER
     if sources is None:
-        corpus = own
+        corpus = Corpus.open(run.environment["corpus"])
     else:
-        tokenizer = own.path / TOKENIZER
         length = run.recipe.sequence_length
         corpus = Corpus.open(prepared(sources, tokenizer=tokenizer, sequence_length=length, validation_fraction=1.0))
-    if corpus.tokenizer.get_vocab() != own.tokenizer.get_vocab():
+    if corpus.tokenizer.get_vocab() != load_vocabulary(tokenizer).get_vocab():
         raise EvergraftError(f"corpus {corpus.path} has another vocabulary than {run.folder}; give the text itself")
     return PretrainingExamples(corpus, corpus.validation, run.recipe.sequence_length, VALIDATION_SEED, shuffle=False)

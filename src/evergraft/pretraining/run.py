@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,12 @@ class Run:
         self.recipe = recipe
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe, corpus: Path, corpus_identity: str) -> Run:
+    def create(cls, folder: Path, recipe: Recipe, inputs: Mapping[str, str | None]) -> Run:
         """Make the folder with recipe.yaml and environment.json in it.
+
+        Args:
+            inputs: what the run reads from elsewhere, for environment.json: `corpus`, the folder it was prepared in,
+                and `corpus_identity` and `model_identity`, hashes to know it by.
 
         Raises:
             EvergraftError: it exists already and is not empty.
@@ -45,8 +50,7 @@ class Run:
                 f"output {folder} exists already; choose another --output, or continue that run with --resume {folder}"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        facts = environment() | {"corpus": str(corpus), "corpus_identity": corpus_identity}
-        write_atomically(folder / ENVIRONMENT, json.dumps(facts, indent=1))
+        write_atomically(folder / ENVIRONMENT, json.dumps(environment() | dict(inputs), indent=1))
         write_atomically(folder / RECIPE, recipe.to_yaml())
         return cls(folder, recipe)
 

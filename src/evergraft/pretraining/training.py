@@ -19,12 +19,13 @@ from evergraft.conversion import sparse_layers
 from evergraft.corpus import Corpus, prepared
 from evergraft.corpus.corpus import MANIFEST
 from evergraft.errors import EvergraftError
-from evergraft.family import default_learning_rate
+from evergraft.family import FAMILY, default_learning_rate
 from evergraft.folders import atomic_folder
 from evergraft.ledger import Ledger, ledger
 from evergraft.pretraining.budget import Budget
+from evergraft.pretraining.configuration import buildable_config
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
-from evergraft.pretraining.model import SparseBertForPreTraining, bert_config, create_model
+from evergraft.pretraining.model import SparseBertForPreTraining, create_model
 from evergraft.pretraining.progress import BudgetCallback, ProgressBar
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import MODEL, Run, find_resumable
@@ -68,7 +69,8 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[Trai
     corpus = _open_corpus(recipe)
     recipe = _resolve(recipe, corpus)
     _check(recipe, corpus)
-    run = Run.create(output or _new_folder(recipe), recipe, corpus.path, _identity(corpus))
+    inputs = {"corpus": str(corpus.path.resolve())} | _identities(recipe, corpus)
+    run = Run.create(output or _new_folder(recipe), recipe, inputs)
     return _train(run, corpus, None, callbacks or [])
 
 
@@ -206,7 +208,7 @@ def _density(model: torch.nn.Module) -> float:
 
 
 def _config(recipe: Recipe, corpus: Corpus) -> Any:
-    return bert_config(
+    return buildable_config(
         recipe.model,
         corpus.vocabulary_size,
         recipe.sequence_length,
@@ -222,8 +224,14 @@ def _config(recipe: Recipe, corpus: Corpus) -> Any:
 def _resolve(recipe: Recipe, corpus: Corpus) -> Recipe:
     """Fill in what depends on other fields, so that recipe.yaml says all."""
     rate = recipe.learning_rate or default_learning_rate(_config(recipe, corpus), recipe.density)
-    dropout = _config(recipe, corpus).hidden_dropout_prob
-    return recipe.model_copy(update={"learning_rate": rate, "dropout": dropout, "updates": recipe.updates_or_default})
+    return recipe.model_copy(
+        update={
+            "model": recipe.model if recipe.model in FAMILY else str(Path(recipe.model).resolve()),
+            "learning_rate": rate,
+            "dropout": _config(recipe, corpus).hidden_dropout_prob,
+            "updates": recipe.updates_or_default,
+        }
+    )
 
 
 def _check(recipe: Recipe, corpus: Corpus) -> None:
@@ -250,16 +258,25 @@ def _open_corpus(recipe: Recipe) -> Corpus:
 def _reopen_corpus(run: Run) -> Corpus:
     path = Path(run.environment["corpus"])
     corpus = Corpus.open(path) if path.exists() else _open_corpus(run.recipe)
-    if _identity(corpus) != run.environment["corpus_identity"]:
-        raise EvergraftError(
-            f"the text of {', '.join(run.recipe.corpus)} has changed since {run.folder} began; "
-            "a run can only be resumed on the same text: restore it, or start a new run"
-        )
+    names = {
+        "corpus_identity": f"text of {', '.join(run.recipe.corpus)}",
+        "model_identity": f"model {run.recipe.model}",
+    }
+    for key, identity in _identities(run.recipe, corpus).items():
+        if run.environment.get(key) != identity:
+            raise EvergraftError(
+                f"the {names[key]} has changed since {run.folder} began; "
+                "a run can only be resumed on what it began with: restore it, or start a new run"
+            )
     return corpus
 
 
-def _identity(corpus: Corpus) -> str:
-    return hashlib.sha256((corpus.path / MANIFEST).read_bytes()).hexdigest()
+def _identities(recipe: Recipe, corpus: Corpus) -> dict[str, str | None]:
+    """What the run reads from elsewhere, and must find unchanged when it is resumed; None is nothing."""
+    path = Path(recipe.model)
+    config = None if recipe.model in FAMILY else path / "config.json" if path.is_dir() else path
+    files = {"corpus_identity": corpus.path / MANIFEST, "model_identity": config}
+    return {key: hashlib.sha256(file.read_bytes()).hexdigest() if file else None for key, file in files.items()}
 
 
 def _device(recipe: Recipe) -> str:
