@@ -359,6 +359,24 @@ def _bench(
     _report(result, as_json, lambda: show(result))
 
 
+@app.command()
+def report(
+    targets: Annotated[list[Path], typer.Argument(metavar="RUN... | STUDY", help="Run folders, or one study file.")],
+    form: Annotated[str, typer.Option("--format", help="html, markdown (tables) or csv (a line a run).")] = "html",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The file to write (default: report.html with the study's runs; else standard output)."),
+    ] = None,
+) -> None:
+    """Turn a study, or any runs, into one self-contained page of charts and tables."""
+    if form not in ("html", "markdown", "csv"):
+        raise EvergraftError(f"--format must be html, markdown or csv; got {form}")
+    from evergraft.study.report import report as make
+
+    text, path = make(targets, form, output)  # type: ignore[arg-type]
+    typer.echo(text if path is None else f"The report is in {path}", nl=path is not None)
+
+
 StudyFile = Annotated[Path, typer.Argument(help="A study's YAML file (docs/studies.md).")]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time; threads and GPUs are shared out among them.")]
 

@@ -54,8 +54,13 @@ def default_learning_rate(config: EncoderShape, density: float) -> float:
     eta(0) is the paper's for a model of the family's size, else its fit exp(-0.44 log N - 0.47) over dense models, N
     the weights of the encoder. The paper tuned it for batches of 512 sequences.
     """
+    return _dense_rate(config) * learning_rate_factor(density)
+
+
+def learning_rate_factor(density: float) -> float:
+    """eta(s) / eta(0): how much higher the best peak rate of a sparse model is (docs/method.md, section 3)."""
     sparsity = 1 - density
-    return _dense_rate(config) * math.exp(1.969 * sparsity**2 + 0.2905 * sparsity)
+    return math.exp(1.969 * sparsity**2 + 0.2905 * sparsity)
 
 
 def _dense_rate(config: EncoderShape) -> float:

@@ -1,0 +1,315 @@
+"""The charts of a report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from evergraft.study.pareto import COSTS, EqualLoss, equal_loss, front
+from evergraft.study.results import Collection, Configuration
+from evergraft.study.statistics import Estimate
+
+FAMILY_SCALES = {
+    "dense": ["#1f2937", "#9ca3af"],
+    "static": ["#b45309", "#fbbf24"],
+    "dynamic": ["#0f5257", "#2dd4bf"],
+}
+OTHER_SCALES = [["#4338ca", "#a5b4fc"], ["#9d174d", "#f9a8d4"], ["#3f6212", "#bef264"], ["#7c2d12", "#fdba74"]]
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down", "x", "bowtie")
+INK, GRID = "#1f2937", "#e7e5e4"
+POINTS = 400  # of a line, at most
+LABELLED = 24  # points at most that have their names written beside them
+MLM = "MLM loss, nats"
+
+
+def loss_curves(collection: Collection) -> go.Figure:
+    """Loss while training, over steps, FLOPs or seconds."""
+    figure = go.Figure()
+    colours = _colours(collection.configurations)
+    for one in collection.configurations:
+        lines = _mean_lines(one)
+        axes = {name: [line[name] for line in lines] for name in ("step", "flops", "seconds")}
+        figure.add_trace(
+            go.Scatter(
+                x=axes["step"],
+                y=[line["mlm_loss"] for line in lines],
+                customdata=list(zip(axes["flops"], axes["seconds"], strict=True)),
+                name=one.label,
+                legendgroup=one.family,
+                line={"color": colours[one.label], "width": 1.8},
+                hovertemplate=f"<b>{one.label}</b><br>step %{{x:,}}: %{{y:.4f}} nats<extra></extra>",
+            )
+        )
+    titles = {"step": "steps", "flops": "FLOPs of the encoder", "seconds": "seconds of training"}
+    lines_by_trace = [_mean_lines(one) for one in collection.configurations]
+    buttons = [
+        {
+            "label": title.split()[0],
+            "method": "update",
+            "args": [{"x": [[line[name] for line in lines] for lines in lines_by_trace]}, {"xaxis.title.text": title}],
+        }
+        for name, title in titles.items()
+    ]
+    menu = {"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.12, "xanchor": "left"}
+    figure.update_layout(updatemenus=[menu | {"pad": {"t": 0}, "bgcolor": "#ffffff", "bordercolor": GRID}])
+    return _styled(figure, "steps", f"training {MLM}")
+
+
+def loss_against(collection: Collection, cost: str) -> go.Figure:
+    """Validation loss against a cost, both logarithmic, with every family's Pareto front.
+
+    Args:
+        cost: `flops_total` or `seconds`.
+    """
+    figure = go.Figure()
+    symbols = _symbols(collection.configurations)
+    for family, members in _families(collection).items():
+        colour = _scale(family, list(_families(collection)))[0]
+        points = [(one.estimate(cost).mean, one.loss.mean) for one in members]
+        ends = front(points)
+        name = "dense, interpolated" if family == "dense" else f"{family}, Pareto front"
+        line = {"color": colour, "width": 2, "dash": "solid" if family == "dense" else "dot"}
+        figure.add_trace(
+            go.Scatter(x=[p[0] for p in ends], y=[p[1] for p in ends], mode="lines", line=line, name=name, opacity=0.7)
+        )
+        markers = _points(family, members, points, colour, [symbols[one.block] for one in members])
+        if len(collection.configurations) <= LABELLED:
+            markers.update(mode="markers+text", text=[_short(one) for one in members], textposition="middle right")
+        figure.add_trace(markers)
+    _styled(figure, COSTS[cost], f"validation {MLM}")
+    figure.update_xaxes(type="log", nticks=8, exponentformat="power")
+    figure.update_yaxes(type="log", nticks=8)
+    return figure
+
+
+def ratios(collection: Collection) -> go.Figure | None:
+    """FLOP and wall-clock ratios at equal loss, with their intervals; None where there are none."""
+    sparse = [one for one in collection.configurations if one.family != "dense"]
+    rows = [row for row in equal_loss(collection.family("dense"), sparse) if any(row.ratios.values())]
+    if not rows:
+        return None
+    figure = go.Figure()
+    for cost, colour in zip(COSTS, ("#0f5257", "#ea8a1e"), strict=True):
+        known = [(row, ratio) for row in rows if (ratio := row.ratios[cost]) is not None]
+        figure.add_trace(_ratio_trace(known, "FLOPs" if cost == "flops_total" else "wall-clock", colour))
+    figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dash"})
+    _styled(figure, "cost over that of the dense family at equal loss (below 1 is a win)", "")
+    figure.update_layout(height=180 + 34 * len(rows), hovermode="closest", scattermode="group")
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def exploration(collection: Collection) -> go.Figure | None:
+    """Explored degrees of freedom over time; None without an evolving run."""
+    return _over_time(collection, _explored, "explored degrees of freedom")
+
+
+def churn(collection: Collection) -> go.Figure | None:
+    """The removed-new ratio of every update over time; None without an evolving run."""
+    return _over_time(collection, _removed_new, "removed-new ratio")
+
+
+def exploration_against_loss(collection: Collection) -> go.Figure | None:
+    """Loss against exploration, a point a run; None with fewer than three sparse runs."""
+    members = [one for one in collection.configurations if one.records[0].result["explored"] is not None]
+    if sum(len(one.records) for one in members) < 3:
+        return None
+    figure = go.Figure()
+    colours = _colours(collection.configurations)
+    for one in members:
+        figure.add_trace(
+            go.Scatter(
+                x=list(one.by_seed("explored").values()),
+                y=list(one.by_seed("validation_mlm_loss").values()),
+                mode="markers",
+                name=one.label,
+                marker={"color": colours[one.label], "size": 10, "line": {"color": "white", "width": 1}},
+                hovertemplate=f"<b>{one.label}</b><br>explored %{{x:.3f}}, %{{y:.4f}} nats<extra></extra>",
+            )
+        )
+    figure = _styled(figure, "explored degrees of freedom", f"validation {MLM}")
+    return figure.update_layout(hovermode="closest")
+
+
+def memory(collection: Collection) -> go.Figure:
+    """Bytes of weights, gradients, moments and indices, stacked, by configuration."""
+    figure = go.Figure()
+    by_size = list({repr(one.records[0].result["bytes"]): one for one in collection.configurations}.values())
+    colours = {"weights": "#0f5257", "gradients": "#2dd4bf", "optimizer": "#fbbf24", "indices": "#b45309"}
+    for kind, colour in colours.items():
+        sizes = [one.records[0].result["bytes"][kind] / 1e6 for one in by_size]
+        name = "Adam's moments" if kind == "optimizer" else kind
+        figure.add_trace(
+            go.Bar(y=[_sized(one) for one in by_size], x=sizes, name=name, orientation="h", marker={"color": colour})
+        )
+    _styled(figure, "MB of the encoder's linear layers", "")
+    figure.update_layout(barmode="stack", height=150 + 30 * len(by_size), hovermode="y unified")
+    return figure.update_yaxes(autorange="reversed")
+
+
+def _points(
+    family: str,
+    members: Sequence[Configuration],
+    points: Sequence[tuple[float, float]],
+    colour: str,
+    symbols: list[str],
+) -> go.Scatter:
+    intervals = [_half(one.loss) for one in members]
+    return go.Scatter(
+        x=[cost for cost, _ in points],
+        y=[loss for _, loss in points],
+        mode="markers",
+        name=family,
+        error_y={"type": "data", "array": intervals, "thickness": 1.2, "width": 3, "color": colour},
+        marker={"color": colour, "size": 11, "symbol": symbols, "line": {"color": "white", "width": 1}},
+        textfont={"size": 11, "color": colour},
+        customdata=[[one.label, one.loss.text(4)] for one in members],
+        hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} nats at %{x:.3g}<extra></extra>",
+    )
+
+
+def _ratio_trace(known: Sequence[tuple[EqualLoss, Estimate]], name: str, colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=[ratio.mean for _, ratio in known],
+        y=[row.configuration.label for row, _ in known],
+        mode="markers",
+        name=name,
+        marker={"color": colour, "size": 11},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if ratio.high is None else ratio.high - ratio.mean for _, ratio in known],
+            "arrayminus": [0 if ratio.low is None else ratio.mean - ratio.low for _, ratio in known],
+            "thickness": 1.5,
+            "width": 4,
+        },
+        hovertemplate="<b>%{y}</b><br>" + name + " ratio %{x:.3f}<extra></extra>",
+    )
+
+
+def _over_time(
+    collection: Collection, series: Callable[[Configuration], list[tuple[int, float]]], title: str
+) -> go.Figure | None:
+    figure = go.Figure()
+    colours = _colours(collection.configurations)
+    for one in collection.configurations:
+        points = series(one)
+        if points and one.records[0].topology:
+            figure.add_trace(
+                go.Scatter(
+                    x=[step for step, _ in points],
+                    y=[value for _, value in points],
+                    name=one.label,
+                    line={"color": colours[one.label], "width": 1.8},
+                    hovertemplate=f"<b>{one.label}</b><br>step %{{x:,}}: %{{y:.3f}}<extra></extra>",
+                )
+            )
+    if not figure.data:
+        return None
+    _styled(figure, "steps", title)
+    return figure.update_yaxes(rangemode="tozero")
+
+
+def _explored(one: Configuration) -> list[tuple[int, float]]:
+    lines = [line for line in one.records[0].metrics if "explored" in line]
+    return [(line["step"], line["explored"]) for line in _thinned(lines)]
+
+
+def _removed_new(one: Configuration) -> list[tuple[int, float]]:
+    """Of all layers together: blocks grown by the update before that this one pruned."""
+    grown: dict[str, int] = {}
+    pruned_again: dict[int, float] = defaultdict(float)
+    grown_before: dict[int, int] = defaultdict(int)
+    for line in one.records[0].topology:
+        if line["removed_new_ratio"] is not None:
+            grown_before[line["step"]] += grown[line["layer"]]
+            pruned_again[line["step"]] += line["removed_new_ratio"] * grown[line["layer"]]
+        grown[line["layer"]] = line["grown"]
+    return [(step, pruned_again[step] / count) for step, count in grown_before.items() if count]
+
+
+def _mean_lines(one: Configuration) -> list[dict[str, Any]]:
+    """The training lines of metrics.jsonl, averaged over the seeds where all logged at the same steps."""
+    series = [[line for line in record.metrics if "mlm_loss" in line] for record in one.records]
+    steps = [[line["step"] for line in lines] for lines in series]
+    if any(other != steps[0] for other in steps):
+        series = series[:1]
+    keys = ("step", "flops", "seconds", "mlm_loss")
+    return _thinned(
+        [{key: float(np.mean([line[key] for line in lines])) for key in keys} for lines in zip(*series, strict=True)]
+    )
+
+
+def _thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(lines) <= POINTS:
+        return list(lines)
+    return [lines[index] for index in np.linspace(0, len(lines) - 1, POINTS).round().astype(int)]
+
+
+def _families(collection: Collection) -> dict[str, list[Configuration]]:
+    families: dict[str, list[Configuration]] = defaultdict(list)
+    for one in collection.configurations:
+        families[one.family].append(one)
+    return families
+
+
+def _scale(family: str, families: Sequence[str]) -> list[str]:
+    others = [name for name in families if name not in FAMILY_SCALES]
+    return FAMILY_SCALES.get(family) or OTHER_SCALES[others.index(family) % len(OTHER_SCALES)]
+
+
+def _colours(configurations: Sequence[Configuration]) -> dict[str, str]:
+    """A shade of its family's colour for each configuration, by label."""
+    families = list(dict.fromkeys(one.family for one in configurations))
+    colours: dict[str, str] = {}
+    for family in families:
+        labels = [one.label for one in configurations if one.family == family]
+        shades = sample_colorscale(_scale(family, families), np.linspace(0, 1, max(2, len(labels))))
+        colours |= dict(zip(labels, shades, strict=False))
+    return colours
+
+
+def _symbols(configurations: Sequence[Configuration]) -> dict[str, str]:
+    """A marker for each block shape."""
+    blocks = dict.fromkeys(one.block for one in configurations)
+    return {block: SYMBOLS[index % len(SYMBOLS)] for index, block in enumerate(blocks)}
+
+
+def _short(one: Configuration) -> str:
+    """What is written beside a point whose colour tells the family: two spaces, model, and block."""
+    model = one.recipe.model.rpartition("/")[2]
+    return f"  {model}" if one.block == "dense" else f"  {model} {one.block}"
+
+
+def _sized(one: Configuration) -> str:
+    """What of a configuration decides its bytes."""
+    density = "" if one.recipe.density == 1 else f" d{one.recipe.density:g}"
+    return f"{one.recipe.model.rpartition('/')[2]}{density} {one.block}"
+
+
+def _half(estimate: Estimate) -> float:
+    return 0.0 if estimate.high is None else estimate.high - estimate.mean
+
+
+def _styled(figure: go.Figure, x: str, y: str) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        font={"family": "Inter, system-ui, sans-serif", "size": 13, "color": INK},
+        height=460,
+        margin={"l": 70, "r": 20, "t": 50, "b": 60},
+        hovermode="x unified" if y.startswith("training") else "closest",
+        hoverlabel={"bgcolor": "white"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#a8a29e", "activecolor": INK},
+        legend={"font": {"size": 11}, "tracegroupgap": 4},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    figure.update_xaxes(title=x, gridcolor=GRID, zeroline=False, linecolor="#a8a29e")
+    figure.update_yaxes(title=y, gridcolor=GRID, zeroline=False, automargin=True)
+    return figure

@@ -1,0 +1,86 @@
+"""Loss against cost: Pareto fronts, the dense family, and what sparsity saves at equal loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from evergraft.study.results import Configuration
+from evergraft.study.statistics import Estimate, log_t_interval
+
+COSTS = {"flops_total": "FLOPs", "seconds": "seconds of training"}
+
+Point = tuple[float, float]  # cost, loss
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The Pareto front: the points that no other beats in both cost and loss, by rising cost and falling loss."""
+    kept: list[Point] = []
+    for cost, loss in sorted(points):
+        if not kept or loss < kept[-1][1]:
+            kept.append((cost, loss))
+    return kept
+
+
+def cost_at(loss: float, points: Sequence[Point]) -> float | None:
+    """The cost at which a family reaches a loss, by log-log interpolation along its Pareto front.
+
+    Between neighbours of the front, log cost is linear in log loss (METHOD: arXiv 2108.06277, section 4).
+
+    Args:
+        loss: nats, above 0.
+        points: (cost, loss) of the family's members, all above 0.
+
+    Returns:
+        The cost; None outside the range of losses that the family spans: nothing is extrapolated.
+    """
+    ends = front(points)
+    for (cheap, high), (dear, low) in pairwise(ends):
+        if low <= loss <= high:
+            share = math.log(high / loss) / math.log(high / low)
+            return float(cheap * (dear / cheap) ** share)
+    return None
+
+
+@dataclass(frozen=True)
+class EqualLoss:
+    """What a sparse configuration costs against the dense family at the same loss.
+
+    Attributes:
+        configuration: the sparse one.
+        ratios: for each cost of COSTS, sparse cost / dense cost; below 1 is a win. None where a seed's loss lies
+            outside the range of losses that the dense family of that seed spans.
+    """
+
+    configuration: Configuration
+    ratios: dict[str, Estimate | None]
+
+    @property
+    def critical_cost(self) -> float | None:
+        """How much slower than dense a sparse FLOP may run before the wall-clock win is lost: 1 / the FLOP ratio."""
+        ratio = self.ratios["flops_total"]
+        return 1 / ratio.mean if ratio else None
+
+
+def equal_loss(dense: Sequence[Configuration], sparse: Sequence[Configuration]) -> list[EqualLoss]:
+    """Cost ratios at equal loss of each sparse configuration.
+
+    Each seed is compared with the dense family of the same seed; the ratios' geometric mean over seeds is given with
+    the t interval of their logarithms.
+    """
+    return [EqualLoss(one, {cost: _ratio(dense, one, cost) for cost in COSTS}) for one in sparse]
+
+
+def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: str) -> Estimate | None:
+    family = [(member.by_seed(cost), member.by_seed("validation_mlm_loss")) for member in dense]
+    costs, losses = sparse.by_seed(cost), sparse.by_seed("validation_mlm_loss")
+    ratios: list[float] = []
+    for seed, loss in losses.items():
+        points = [(its_costs[seed], its_losses[seed]) for its_costs, its_losses in family if seed in its_costs]
+        equal = cost_at(loss, points)
+        if equal is None:
+            return None
+        ratios.append(costs[seed] / equal)
+    return log_t_interval(ratios)

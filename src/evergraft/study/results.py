@@ -1,0 +1,231 @@
+"""What runs came to, read from their folders and gathered by configuration."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evergraft.errors import EvergraftError
+from evergraft.jsonlines import JsonLines
+from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.run import Run
+from evergraft.study.grid import family_of, load_study
+from evergraft.study.statistics import Estimate, t_interval
+from evergraft.study.status import METRICS_FILE, run_status
+
+TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
+OTHERS = tuple(name for name in Recipe.model_fields if name not in ("model", "density", "block", "seed"))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run.
+
+    Attributes:
+        name, family: of a study's plan; otherwise the folder's name, and `dense`, `static` or `dynamic`.
+        folder: where it is.
+        recipe: fully resolved.
+        result: result.json (docs/reference/pretraining.md).
+        environment: environment.json.
+    """
+
+    name: str
+    family: str
+    folder: Path
+    recipe: Recipe
+    result: dict[str, Any]
+    environment: dict[str, Any]
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return list(JsonLines(self.folder / METRICS_FILE))
+
+    @cached_property
+    def topology(self) -> list[dict[str, Any]]:
+        """The lines of topology.jsonl; none for a run that never updated."""
+        return list(JsonLines(self.folder / TOPOLOGY_FILE))
+
+    @cached_property
+    def finetuned(self) -> list[dict[str, Any]]:
+        """The results of `evergraft finetune` in this run's folder."""
+        found = sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: what tells it from the other configurations of the report.
+        records: by seed.
+    """
+
+    label: str
+    records: tuple[RunRecord, ...]
+
+    @property
+    def family(self) -> str:
+        """The family of its runs."""
+        return self.records[0].family
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its first seed."""
+        return self.records[0].recipe
+
+    @property
+    def block(self) -> str:
+        """`16x16`; `dense` for a dense model."""
+        return "dense" if self.recipe.density == 1 else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
+
+    def by_seed(self, key: str | Callable[[RunRecord], float]) -> dict[int, float]:
+        """One figure of each seed: a key of result.json, or a function of the record."""
+        value = key if callable(key) else lambda record: record.result[key]
+        return {record.recipe.seed: value(record) for record in self.records}
+
+    def estimate(self, key: str | Callable[[RunRecord], float]) -> Estimate:
+        """The mean of a figure over seeds, with its interval."""
+        return t_interval(list(self.by_seed(key).values()))
+
+    @property
+    def loss(self) -> Estimate:
+        """Validation MLM loss, nats."""
+        return self.estimate("validation_mlm_loss")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything one report is about.
+
+    Attributes:
+        title, question: of the study, if it is one.
+        configurations: in the order of the study, or of the folders named.
+        unfinished: name and state of the runs that have not finished, with the reason of those that failed.
+        command: what makes the runs again, if they are of a study.
+    """
+
+    title: str
+    question: str
+    configurations: tuple[Configuration, ...]
+    unfinished: tuple[tuple[str, str], ...] = ()
+    command: str | None = None
+    output: Path = field(default=Path())
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs."""
+        return [record for configuration in self.configurations for record in configuration.records]
+
+    def family(self, name: str) -> list[Configuration]:
+        """The configurations of one family."""
+        return [configuration for configuration in self.configurations if configuration.family == name]
+
+
+def collect(targets: Sequence[Path]) -> Collection:
+    """Gather the finished runs of one study file, or of run folders.
+
+    Raises:
+        EvergraftError: a study file among other targets, a folder that holds no run or an unfinished one, the same run
+            twice, or nothing finished at all.
+    """
+    studies = [target for target in targets if target.suffix in (".yaml", ".yml")]
+    if studies and len(targets) > 1:
+        raise EvergraftError(f"report on one study at a time, or on run folders; got {len(targets)} with {studies[0]}")
+    collection = _study_collection(studies[0]) if studies else _runs_collection(targets)
+    if not collection.configurations:
+        raise EvergraftError(f"{targets[0]}: no run has finished yet; run it with: evergraft study run {targets[0]}")
+    return collection
+
+
+def read_run(folder: Path, name: str | None = None, family: str | None = None) -> RunRecord:
+    """Read a finished run.
+
+    Raises:
+        EvergraftError: the folder holds no run, or the run has not finished.
+    """
+    run = Run.open(folder)
+    if run.result is None:
+        raise EvergraftError(f"{folder} holds an unfinished run; finish it with: evergraft pretrain --resume {folder}")
+    recipe = run.recipe
+    return RunRecord(name or folder.name, family or family_of(recipe), folder, recipe, run.result, run.environment)
+
+
+def _study_collection(path: Path) -> Collection:
+    study = load_study(path)
+    statuses = [run_status(run) for run in study.runs]
+    records = [
+        read_run(status.run.folder, status.run.name, status.run.family)
+        for status in statuses
+        if status.state == "finished"
+    ]
+    unfinished = tuple(
+        (status.run.name, f"failed: {status.reason}" if status.state == "failed" else status.state)
+        for status in statuses
+        if status.state != "finished"
+    )
+    command = f"evergraft study run {path}"
+    return Collection(study.title, study.question, _configurations(records), unfinished, command, study.output)
+
+
+def _runs_collection(folders: Sequence[Path]) -> Collection:
+    resolved = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if resolved.count(folder.resolve()) > 1:
+            raise EvergraftError(f"{folder} is named twice; name each run once")
+    records = [read_run(folder) for folder in folders]
+    title = records[0].name if len(records) == 1 else f"{len(records)} runs"
+    return Collection(title, "", _configurations(records))
+
+
+def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[record.family, record.recipe.model_copy(update={"seed": 0}).to_yaml()].append(record)
+    grouped = [tuple(sorted(group, key=lambda record: record.recipe.seed)) for group in groups.values()]
+    labels = _labels([group[0] for group in grouped])
+    return tuple(Configuration(label, group) for label, group in zip(labels, grouped, strict=True))
+
+
+def _labels(records: Sequence[RunRecord]) -> list[str]:
+    """For each record its family, model, density and block as far as records differ in them, then whatever else it
+    takes to tell it from those that these leave alike.
+    """
+    labels = [record.family for record in records]
+    for fields in (("model",), ("density", "block"), OTHERS):
+        alike = defaultdict(list)
+        for index, label in enumerate(labels):
+            alike[label if fields is OTHERS else ""].append(index)
+        for group in alike.values():
+            varied = _varied([records[index].recipe for index in group], fields)
+            for index in group:
+                values = [_named_value(name, records[index].recipe) for name in varied]
+                labels[index] = " ".join([labels[index], *filter(None, values)])
+    return labels
+
+
+def _varied(recipes: Sequence[Recipe], fields: Sequence[str]) -> list[str]:
+    """The fields in which recipes differ."""
+    dumps = [recipe.model_dump(mode="json") for recipe in recipes]
+    return [name for name in fields if len({repr(dump[name]) for dump in dumps}) > 1]
+
+
+def _named_value(name: str, recipe: Recipe) -> str:
+    value = recipe.model_dump(mode="json")[name]
+    if recipe.density == 1 and name in ("density", "block"):
+        return ""
+    match name:
+        case "model":
+            return Path(value).stem
+        case "density":
+            return f"d{value:g}"
+        case "block":
+            return str(value)
+        case _:
+            return f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name} {value}"

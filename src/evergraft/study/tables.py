@@ -1,0 +1,274 @@
+"""The tables of a report, as text that Markdown, CSV and HTML share."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evergraft.family import learning_rate_factor
+from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons, facts
+from evergraft.study.pareto import equal_loss
+from evergraft.study.results import Collection, Configuration, RunRecord
+from evergraft.study.statistics import INTERVAL, Estimate, paired_difference, t_interval
+
+Cell = str
+METRIC_NAMES = {"matthews_correlation": "Matthews", "pearson": "Pearson", "spearman": "Spearman", "f1": "F1"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        key: names it in a page's links.
+        title: what it shows.
+        note: how to read it.
+        header: one word or two a column.
+        rows: as many cells as the header has; the first is the row's name.
+    """
+
+    key: str
+    title: str
+    note: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def to_markdown(self) -> str:
+        """A heading, the note, a pipe table."""
+        rule = "|---|" + "---:|" * (len(self.header) - 1)
+        lines = [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (self.header, *self.rows)
+        ]
+        return "\n".join([f"## {self.title}", "", self.note, "", lines[0], rule, *lines[1:], ""])
+
+
+def tables(collection: Collection) -> list[Table]:
+    """Every table that the runs have figures for."""
+    made = [
+        summary(collection),
+        equal_loss_table(collection),
+        dynamic_against_static(collection),
+        *(
+            comparison_table(comparison, number)
+            for number, comparison in enumerate(comparisons(collection.configurations))
+        ),
+        learning_rates(collection),
+        transfer(collection),
+        memory(collection),
+    ]
+    return [table for table in made if table is not None and table.rows]
+
+
+def summary(collection: Collection) -> Table:
+    """One row a configuration."""
+    header = (
+        "configuration", "seeds", "density got", "MLM loss, nats", "NSP loss, nats",
+        "FLOPs", "seconds", "explored", "removed-new ratio",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            one.label,
+            str(len(one.records)),
+            f"{one.records[0].result['density']:.4f}",
+            one.loss.text(4),
+            one.estimate("validation_nsp_loss").text(4),
+            f"{one.estimate('flops_total').mean:.3e}",
+            one.estimate("seconds").text(1),
+            _optional(one, "explored"),
+            _optional(one, "removed_new_ratio"),
+        )
+        for one in collection.configurations
+    )
+    note = (
+        f"Validation losses after training; {INTERVAL}. FLOPs are those of the encoder, seconds those of training "
+        "alone, measured on the machines named below, with whatever else ran there."
+    )
+    return Table("summary", "Results", note, header, rows)
+
+
+def equal_loss_table(collection: Collection) -> Table | None:
+    """What sparsity costs at equal loss; None without a dense family of two sizes."""
+    dense = collection.family("dense")
+    sparse = [one for one in collection.configurations if one.family != "dense"]
+    if len(dense) < 2 or not sparse:
+        return None
+    rows = tuple(
+        (
+            one.configuration.label,
+            _ratio(one.ratios["flops_total"]),
+            "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
+            _ratio(one.ratios["seconds"]),
+        )
+        for one in equal_loss(dense, sparse)
+    )
+    note = (
+        "Cost of a sparse configuration over that of the dense family at the same validation MLM loss, by log-log "
+        "interpolation between the dense models of the same seed; below 1 is a win. Geometric means with 95 % "
+        "intervals, Student's t of the logarithms over seeds. Nothing is extrapolated. The critical cost is how many "
+        "times slower a sparse FLOP may run than a dense one before the win is lost. The paper's FLOP ratios: "
+        f"{PUBLISHED_FLOP_RATIOS}."
+    )
+    header = ("configuration", "FLOP ratio", "critical cost", "wall-clock ratio")
+    return Table("equal-loss", "Cost at equal loss", note, header, rows)
+
+
+def dynamic_against_static(collection: Collection) -> Table | None:
+    """Every dynamic configuration beside the static one that differs in nothing else."""
+    static = {_but_for_updates(one): one for one in collection.family("static")}
+    rows = []
+    for one in collection.family("dynamic"):
+        other = static.get(_but_for_updates(one))
+        if other is None:
+            continue
+        losses = [each.by_seed("validation_mlm_loss") for each in (other, one)]
+        difference = paired_difference(*losses)
+        rows.append((one.label, other.loss.text(4), one.loss.text(4), *_verdict(difference)))
+    header = ("configuration", "static", "dynamic", "dynamic - static", "dynamic better?")
+    note = (
+        "Validation MLM loss, nats. The paper finds dynamic below static at every sparsity. Differences are paired by "
+        f"seed; {INTERVAL}; within noise: the interval holds zero."
+    )
+    return Table("dynamic-static", "Dynamic against static", note, header, tuple(rows))
+
+
+def comparison_table(comparison: Comparison, number: int) -> Table:
+    """A table of the paper beside ours."""
+    rows = tuple(
+        (
+            ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in row.setting),
+            f"{row.published:.3f}",
+            row.configuration.loss.text(4),
+            "-" if row.difference is None else row.difference.text(4),
+            row.same_order,
+        )
+        for row in comparison.rows
+    )
+    shared = f" (ours: {comparison.shared})" if comparison.shared else ""
+    header = (
+        ", ".join(name.replace("_", " ") for name in comparison.table.by),
+        "paper", "ours", "ours - row above", "same ordering? within noise?",
+    )  # fmt: skip
+    note = (
+        "Validation MLM loss, nats, from the paper's best to its worst. Ours are other models, text and lengths of "
+        "training: what is compared is the order. Each row is compared with the row above it, paired by seed."
+    )
+    return Table(f"paper-{number}", f"Beside the paper: {comparison.table.title}{shared}", note, header, rows)
+
+
+def learning_rates(collection: Collection) -> Table | None:
+    """The best learning rate by density beside the paper's formula; None where fewer than three rates were tried."""
+    groups: dict[tuple[Any, ...], list[Configuration]] = defaultdict(list)
+    for one in collection.configurations:
+        known = facts(one)
+        groups[one.family, known["model"], one.block, one.recipe.density].append(one)
+    swept = {key: members for key, members in groups.items() if len({m.recipe.learning_rate for m in members}) > 2}
+    best = {key: min(members, key=lambda one: one.loss.mean) for key, members in swept.items()}
+    dense = {key[1]: one.recipe.learning_rate for key, one in best.items() if key[0] == "dense"}
+    rows = []
+    for (family, model, block, density), one in best.items():
+        rates = sorted(m.recipe.learning_rate or 0 for m in swept[family, model, block, density])
+        predicted = dense[model] * learning_rate_factor(density) if dense.get(model) else None  # type: ignore[operator]
+        at_edge = one.recipe.learning_rate in (rates[0], rates[-1])
+        rows.append(
+            (
+                f"{family} {model} {block}",
+                f"{1 - density:g}",
+                ", ".join(f"{rate:.3g}" for rate in rates),
+                f"{one.recipe.learning_rate:.3g}" + (" (at the edge)" if at_edge else ""),
+                one.loss.text(4),
+                f"{predicted:.3g}" if predicted else "-",
+            )
+        )
+    note = "The formula: eta(s) = eta(0) exp(1.969 s^2 + 0.2905 s), with eta(0) the best dense rate found here."
+    header = ("configuration", "sparsity", "rates tried", "best rate", "MLM loss there, nats", "formula")
+    return Table("learning-rate", "Learning rates", note, header, tuple(rows))
+
+
+def transfer(collection: Collection) -> Table | None:
+    """Fine-tuning results of the runs, by configuration and task."""
+    rows = []
+    for one in collection.configurations:
+        found: dict[tuple[str, bool], list[dict[str, Any]]] = defaultdict(list)
+        for record in one.records:
+            for result in record.finetuned:
+                found[result["task"], result["densified"]].append(result)
+        for (task, densified), results in sorted(found.items()):
+            figures = [f"{METRIC_NAMES.get(name, name)} {_mean(results, name)}" for name in results[0]["metrics"]]
+            how = "densified" if densified else "as it was"
+            rows.append((one.label, task, how, str(len(results)), ", ".join(figures)))
+    note = f"Validation metrics of `evergraft finetune`, over the models and seeds fine-tuned; {INTERVAL}."
+    header = ("configuration", "task", "encoder", "fine-tuned", "metrics")
+    return Table("transfer", "Fine-tuning", note, header, tuple(rows))
+
+
+def memory(collection: Collection) -> Table:
+    """Bytes of the encoder's linear layers."""
+    rows = []
+    for one in collection.configurations:
+        result = one.records[0].result
+        own, dense = sum(result["bytes"].values()), sum(result["bytes_dense"].values())
+        rows.append((one.label, *(_megabytes(result["bytes"][kind]) for kind in result["bytes"]), f"{own / dense:.3f}"))
+    header = ("configuration", "weights", "gradients", "Adam's moments", "indices", "of dense")
+    note = "Megabytes of the encoder's linear layers in training, by the ledger: shapes counted, not peaks measured."
+    return Table("memory", "Memory", note, header, tuple(rows))
+
+
+def runs_csv(collection: Collection) -> str:
+    """One line a run: name, family, folder, recipe and result; for spreadsheets and scripts."""
+    rows = [_flat(record) for record in collection.records]
+    fields = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat(record: RunRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": record.name, "family": record.family}
+    result = {name: value for name, value in record.result.items() if name != "density"}
+    row |= record.recipe.model_dump(mode="json") | {"density_got": record.result["density"]} | result
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}_{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = " ".join(map(str, value)) if isinstance(value, list) else value
+    return flat
+
+
+def _but_for_updates(one: Configuration) -> str:
+    return one.recipe.model_copy(update={"seed": 0, "updates": 0, "prune_ratio": 0.5, "prune_by": "l1"}).to_yaml()
+
+
+def _verdict(difference: Estimate | None) -> tuple[str, str]:
+    if difference is None:
+        return "-", "-"
+    better = "yes" if difference.mean < 0 else "no"
+    if difference.low is None or difference.high is None:
+        return difference.text(4), f"{better} (one seed)"
+    noise = difference.low <= 0 <= difference.high
+    return difference.text(4), f"{better}, within noise" if noise else better
+
+
+def _ratio(ratio: Estimate | None) -> str:
+    return "outside the dense family's losses" if ratio is None else ratio.text()
+
+
+def _optional(one: Configuration, key: str) -> str:
+    return "-" if one.records[0].result[key] is None else one.estimate(key).text()
+
+
+def _mean(results: Sequence[dict[str, Any]], metric: str) -> str:
+    values = [result["metrics"][metric] for result in results]
+    known = [value for value in values if not math.isnan(value)]
+    return t_interval(known).text() if known else "undefined"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f}"

@@ -1,0 +1,125 @@
+"""Pictures of a run's topologies: every sparse layer before training and after."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from evergraft.conversion import random_generator
+from evergraft.pretraining.run import MODEL
+from evergraft.study.results import RunRecord
+from evergraft.topology import BlockTopology
+
+LARGEST, SMALLEST = 256, 96  # pixels of a picture's sides: larger ones are averaged, smaller ones enlarged
+WHITE, KEPT, GONE, NEW = (250, 250, 249), (15, 82, 87), (176, 182, 190), (234, 138, 30)
+
+
+@dataclass(frozen=True)
+class LayerPicture:
+    """A layer's topology at both ends of training.
+
+    Attributes:
+        layer: its short name.
+        size: `512 x 128 in blocks of 4x4`.
+        kept: share of the blocks of the first topology that the last one still has.
+        explored: share of all blocks that were ever active.
+        before, after: PNG pictures as data URIs, out features downwards, in features to the right. Before: blocks kept
+            to the end dark, those that go grey. After: kept ones dark, those grown during training orange.
+    """
+
+    layer: str
+    size: str
+    kept: float
+    explored: float
+    before: str
+    after: str
+
+
+def layer_pictures(record: RunRecord, encoder_layers: int = 3) -> list[LayerPicture]:
+    """The pictures of a sparse run.
+
+    Args:
+        encoder_layers: of a deeper encoder only its first, last and middle layers are drawn, this many.
+    """
+    explored = {line["layer"]: line["explored"] for line in record.topology}
+    names = list(_last_topologies(record.folder / MODEL))
+    pictures = []
+    for name, last in names:
+        if _stack_layer(name) not in _chosen([_stack_layer(other) for other, _ in names], encoder_layers):
+            continue
+        first = first_topology(record, name, last)
+        pictures.append(_picture(name, first, last, explored.get(name, last.density)))
+    return pictures
+
+
+def first_topology(record: RunRecord, name: str, last: BlockTopology) -> BlockTopology:
+    """The topology a layer began with: a pure function of seed and name, as `sparsify` draws it."""
+    rng = random_generator(record.recipe.seed, name)
+    return BlockTopology.random(last.out_features, last.in_features, last.block, record.recipe.density, rng)
+
+
+def _last_topologies(model: Path) -> Iterator[tuple[str, BlockTopology]]:
+    block = json.loads((model / "config.json").read_text(encoding="utf-8"))["block"]
+    with safe_open(model / "model.safetensors", "pt") as file:
+        for key in file.keys():  # noqa: SIM118 - no dict
+            if key.endswith(".row_offsets"):
+                name = key.removesuffix(".row_offsets")
+                indices = ("row_offsets", "columns", "transposed_offsets", "transposed_order")
+                tensors = (file.get_tensor(f"{name}.{index}") for index in indices)
+                yield name, BlockTopology((block[0], block[1]), *tensors)
+
+
+def _stack_layer(name: str) -> int:
+    return next(int(part) for part in name.split(".") if part.isdigit())
+
+
+def _chosen(layers: list[int], count: int) -> set[int]:
+    return set(np.linspace(min(layers), max(layers), min(count, len(set(layers)))).round().astype(int).tolist())
+
+
+def _picture(name: str, first: BlockTopology, last: BlockTopology, explored: float) -> LayerPicture:
+    then, now = _active(first), _active(last)
+    kept = then & now
+    size = f"{last.out_features} x {last.in_features} in blocks of {last.block[0]}x{last.block[1]}"
+    short = name.partition("encoder.")[2].removesuffix(".dense").replace(".self.", ".").replace("layer.", "layer ")
+    return LayerPicture(
+        short.replace(".", " "),
+        size,
+        float(kept.sum() / then.sum()),
+        explored,
+        _png(then, kept, GONE),
+        _png(now, kept, NEW),
+    )
+
+
+def _active(topology: BlockTopology) -> np.ndarray:
+    """Bool [block rows, block columns]."""
+    rows, columns = topology.row_offsets.shape[0] - 1, topology.transposed_offsets.shape[0] - 1
+    active = torch.zeros(rows * columns, dtype=torch.bool)
+    active[topology.positions] = True
+    return active.view(rows, columns).numpy()
+
+
+def _png(active: np.ndarray, kept: np.ndarray, other: tuple[int, int, int]) -> str:
+    pixels = np.full((*active.shape, 3), WHITE, np.uint8)
+    pixels[active] = other
+    pixels[kept] = KEPT
+    image = Image.fromarray(pixels)
+    width, height = image.size
+    shrink = max(1, -(-max(width, height) // LARGEST))
+    enlarge = max(1, SMALLEST // min(width, height)) if shrink == 1 else 1
+    enlarge = max(1, min(enlarge, LARGEST // max(width, height)))
+    size = (max(1, width * enlarge // shrink), max(1, height * enlarge // shrink))
+    image = image.resize(size, Image.Resampling.BOX if shrink > 1 else Image.Resampling.NEAREST)
+    stream = io.BytesIO()
+    (image if shrink > 1 else image.quantize(8)).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
