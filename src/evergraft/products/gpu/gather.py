@@ -104,7 +104,7 @@ def _tiles(tokens: int, depth: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"BLOCK_TOKENS": tokens, "BLOCK_DEPTH": depth}, num_warps=warps, num_stages=stages)
 
 
-@tuned(
+DOT_TILES = [
     _tiles(64, 64, 4, 3),
     _tiles(64, 32, 4, 4),
     _tiles(128, 32, 4, 4),
@@ -113,7 +113,18 @@ def _tiles(tokens: int, depth: int, warps: int, stages: int) -> triton.Config:
     _tiles(128, 128, 8, 2),
     _tiles(256, 32, 8, 4),
     _tiles(256, 64, 8, 3),
-)
+]
+NARROW_TILES = [
+    _tiles(128, 8, 4, 1),
+    _tiles(128, 4, 4, 1),
+    _tiles(256, 4, 4, 1),
+    _tiles(256, 8, 8, 1),
+    _tiles(512, 2, 4, 1),
+    _tiles(512, 4, 8, 1),
+]
+
+
+@tuned(DOT_TILES)
 @triton.jit
 def _gather_dot(  # type: ignore[no-untyped-def]
     x,
@@ -165,15 +176,7 @@ def _gather_dot(  # type: ignore[no-untyped-def]
     _store(accumulator, bias, y, partials, y_token, y_feature, token, tokens, span, item, group, whole, SPAN, HAS_BIAS)
 
 
-@tuned(
-    _tiles(128, 8, 4, 1),
-    _tiles(128, 4, 4, 1),
-    _tiles(256, 4, 4, 1),
-    _tiles(256, 8, 8, 1),
-    _tiles(512, 2, 4, 1),
-    _tiles(512, 4, 8, 1),
-    columns="none",
-)
+@tuned(NARROW_TILES, columns=None)
 @triton.jit
 def _gather_narrow(  # type: ignore[no-untyped-def]
     x,

@@ -101,7 +101,10 @@ def _tiles(tokens: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"BLOCK_TOKENS": tokens}, num_warps=warps, num_stages=stages)
 
 
-@tuned(_tiles(64, 4, 2), _tiles(64, 4, 3), _tiles(128, 4, 2), _tiles(128, 8, 2), _tiles(256, 8, 2), columns="BLOCK_RUN")
+TILES = [_tiles(64, 4, 2), _tiles(64, 4, 3), _tiles(128, 4, 2), _tiles(128, 8, 2), _tiles(256, 8, 2)]
+
+
+@tuned(TILES, columns="BLOCK_RUN")
 @triton.jit
 def _spread_dot(  # type: ignore[no-untyped-def]
     x,

@@ -11,27 +11,33 @@ KEY = ["bucket", "groups", "SPAN", "RUN"]  # the arguments of every tuned kernel
 ACCUMULATORS_A_THREAD = 128  # float32 registers; more of them would spill
 
 
-def tuned(*configs: triton.Config, columns: str = "BLOCK_SPAN") -> Callable[[Any], Any]:
-    """Decorate a kernel: the fastest of `configs` is chosen by the arguments of `KEY` and the dtypes.
+def tuned(tiles: list[triton.Config], columns: str | None = "BLOCK_SPAN") -> Callable[[Any], Any]:
+    """Decorate a kernel: the fastest of `tiles` is chosen by the arguments of `KEY` and the dtypes.
 
     `TRITON_PRINT_AUTOTUNING=1` shows what was chosen. In Triton's interpreter, where time means nothing, the first is.
 
     Args:
-        columns: the argument that holds the columns of the kernel's accumulator of `BLOCK_TOKENS` rows, or none.
+        tiles: sizes, warps and pipeline stages to choose from.
+        columns: the argument that holds the columns of the kernel's accumulator; its rows are `BLOCK_TOKENS`. None
+            where the accumulator does not depend on the choice.
     """
-    kept = configs[:1] if triton.knobs.runtime.interpret else configs
 
-    def prune(configs: list[triton.Config], named_args: dict[str, Any], **arguments: Any) -> list[triton.Config]:
+    def prune(tiles: list[triton.Config], named_args: dict[str, Any], **arguments: Any) -> list[triton.Config]:
         def accumulators(config: triton.Config) -> float:
-            size: int = config.kwargs["BLOCK_TOKENS"] * arguments.get(columns, 0)
-            return size / (32 * config.num_warps)
+            elements = int(config.kwargs["BLOCK_TOKENS"]) * (int(arguments[columns]) if columns else 0)
+            return elements / (32 * int(config.num_warps))
 
-        fitting = [config for config in configs if accumulators(config) <= ACCUMULATORS_A_THREAD]
-        return fitting or [min(configs, key=accumulators)]
+        fitting = [config for config in tiles if accumulators(config) <= ACCUMULATORS_A_THREAD]
+        return fitting or [min(tiles, key=accumulators)]
 
-    return triton.autotune(list(kept), KEY, prune_configs_by={"early_config_prune": prune}, cache_results=True)  # type: ignore[no-any-return]
+    choices = tiles[:1] if triton.knobs.runtime.interpret else tiles
+    decorator: Callable[[Any], Any] = triton.autotune(
+        choices, KEY, prune_configs_by={"early_config_prune": prune}, cache_results=True
+    )
+    return decorator
 
 
 def bucket(tokens: int) -> int:
     """The power of two up from `tokens`: batches of about the same size share their tiles."""
-    return triton.next_power_of_2(tokens)  # type: ignore[no-any-return]
+    covering: int = triton.next_power_of_2(tokens)
+    return covering

@@ -44,7 +44,8 @@ def divide(grouping: Grouping, limit: int) -> Work:
     items = plan[: 2 * item_count].view(2, item_count)
     splits = plan[2 * item_count :].view(3, split_count)
     _divide[(1,)](grouping.offsets, items, splits, grouping.groups, item_count, split_count, limit, BLOCK=PLAN_BLOCK)
-    return Work(limit, item_count, items, splits, min(item_count, 2 * split_count))
+    # A group of n > limit blocks has at most 2 n / (limit + 1) items: two when n is limit + 1, then ever fewer a block.
+    return Work(limit, item_count, items, splits, min(item_count, 2 * grouping.active // (limit + 1)))
 
 
 def pointer(tensor: Tensor | None, otherwise: Tensor) -> Tensor:
