@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from evergraft.bench.timing import fastest
+from evergraft.onednn import has_onednn, onednn_linear
 
 
 @dataclass(frozen=True, order=True)
@@ -36,14 +36,3 @@ def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 2048, rou
     seconds = fastest(tasks, rounds, device=device)
     by = min(seconds, key=lambda name: seconds[name])
     return Peak(2 * size**3 / seconds[by] / 1e9, by)
-
-
-def has_onednn() -> bool:
-    """Whether this torch can be made to multiply on the CPU with oneDNN, in fp32 too."""
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` on oneDNN in fp32 too; it uses AVX-512 where MKL stays on AVX2 (on AMD). Not differentiable."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return y

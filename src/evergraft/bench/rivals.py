@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from evergraft.bench.peaks import has_onednn, onednn_linear
+from evergraft.onednn import has_onednn, onednn_linear
 from evergraft.products.dense import scatter
 from evergraft.topology import BlockTopology
 

@@ -132,7 +132,7 @@ class StepBench:
         lean, inputs = self._model(), self._inputs()
         if not self.all_rivals:
             return {(LEAN, self.precision): Step(lean, inputs, self.precision)}
-        stock = _stock(lean.config).to(self.device)
+        stock = _stock(self._config()).to(self.device)  # type: ignore[arg-type]
         full = with_full_head(inputs)
         return {
             **{(LEAN, precision): Step(lean, inputs, precision) for precision in DTYPES},
@@ -178,7 +178,8 @@ class StepBench:
         return {"backend": backend.name, "tier": tier(backend)}
 
     def _model(self) -> SparseBertForPreTraining:
-        return create_model(self._config(), self.seed).to(self.device)
+        model: SparseBertForPreTraining = create_model(self._config(), self.seed).to(self.device)  # type: ignore[arg-type]
+        return model
 
     def _config(self) -> SparseBertConfig:
         return bert_config(self.model, self.vocabulary_size, self.sequence_length)

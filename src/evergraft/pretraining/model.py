@@ -16,7 +16,10 @@ from transformers.utils.generic import ModelOutput
 from evergraft.conversion import sparsify
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY
+from evergraft.pretraining import attention
+from evergraft.pretraining.dropout import use_fast_dropout
 from evergraft.pretraining.masking import IGNORED
+from evergraft.pretraining.vocabulary_loss import VocabularyLoss, vocabulary_loss
 
 
 class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
@@ -66,6 +69,9 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
 
     def __init__(self, config: SparseBertConfig) -> None:
         super().__init__(config)
+        if config._attn_implementation == "sdpa":
+            config._attn_implementation = attention.NAME
+        use_fast_dropout(self)
         if config.density < 1:
             height, width = config.block
             sparsify(
@@ -93,27 +99,30 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
             return super().forward(*args, **kwargs)
         labels, next_sentence_label = kwargs.pop("labels"), kwargs.pop("next_sentence_label")
         hidden, pooled = self.bert(*args, return_dict=True, **kwargs)[:2]
-        at_masked = hidden.take_along_dim(masked_positions.unsqueeze(-1), dim=1)
-        scores, next_scores = self.cls(at_masked, pooled)
-        return _losses(scores, labels, next_scores, next_sentence_label)
+        mlm = self._vocabulary_loss(_select(hidden, masked_positions), labels.flatten())
+        next_scores = self.cls.seq_relationship(pooled)
+        next_scores = next_scores.to(torch.promote_types(next_scores.dtype, torch.float32))
+        next_nats = F.cross_entropy(next_scores, next_sentence_label, reduction="none")
+        return PretrainingOutput(
+            loss=mlm.loss + next_nats.mean(),
+            mlm_nats=mlm.nats.view_as(labels).sum(1),
+            mlm_correct=mlm.correct.view_as(labels).sum(1),
+            masked=(labels != IGNORED).sum(1),
+            nsp_nats=next_nats.detach(),
+            nsp_correct=next_scores.detach().argmax(-1) == next_sentence_label,
+        )
+
+    def _vocabulary_loss(self, hidden: Tensor, labels: Tensor) -> VocabularyLoss:
+        """Of hidden states [tokens, hidden] and labels [tokens]."""
+        head = self.cls.predictions
+        loss: VocabularyLoss = vocabulary_loss(head.transform(hidden), head.decoder.weight, head.decoder.bias, labels)
+        return loss
 
 
-def _losses(scores: Tensor, labels: Tensor, next_scores: Tensor, next_sentence_label: Tensor) -> PretrainingOutput:
-    wide = torch.promote_types(scores.dtype, torch.float32)  # losses are never taken in half precision
-    scores, next_scores = scores.to(wide), next_scores.to(wide)
-    nats = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(
-        labels
-    )
-    next_nats = F.cross_entropy(next_scores, next_sentence_label, reduction="none")
-    masked = labels != IGNORED
-    return PretrainingOutput(
-        loss=nats.sum() / masked.sum() + next_nats.mean(),
-        mlm_nats=nats.sum(1).detach(),
-        mlm_correct=((scores.detach().argmax(-1) == labels) & masked).sum(1),
-        masked=masked.sum(1),
-        nsp_nats=next_nats.detach(),
-        nsp_correct=next_scores.detach().argmax(-1) == next_sentence_label,
-    )
+def _select(hidden: Tensor, positions: Tensor) -> Tensor:
+    """[batch, length, hidden] at positions [batch, masked] -> [batch * masked, hidden]."""
+    starts = torch.arange(len(hidden), device=hidden.device) * hidden.shape[1]
+    return hidden.flatten(0, 1).index_select(0, (positions + starts[:, None]).flatten())
 
 
 def bert_config(

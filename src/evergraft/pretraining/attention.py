@@ -1,0 +1,56 @@
+"""Attention for whole batches without padding: on each device and in each precision what is fastest there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from evergraft.pretraining.dropout import dropout as drop
+
+NAME = "evergraft"
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls for `attn_implementation="evergraft"`.
+
+    On the CPU torch's SDPA has a fast kernel for fp32 without dropout alone: in bf16 its backward takes four times as
+    long as batched products do, and with dropout it falls back to slow ones (docs/performance.md). There,
+    and where no mask is given, batched products and a softmax are used; else SDPA.
+
+    Args:
+        query, key, value: [batch, heads, length, head size].
+        attention_mask: as for SDPA, or None.
+
+    Returns:
+        [batch, length, heads, head size], and None for the probabilities.
+    """
+    slow = query.device.type == "cpu" and (dropout > 0 or query.dtype == torch.bfloat16)
+    if attention_mask is not None or not slow:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    batch, heads, length, size = query.shape
+    q, k, v = (tensor.reshape(batch * heads, -1, size) for tensor in (query, key, value))
+    with torch.autocast("cpu", enabled=False):  # which would take the softmax in fp32 and back
+        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling or size**-0.5)
+        probabilities = scores.softmax(-1)
+        mixed = torch.bmm(drop(probabilities, dropout), v)
+    return mixed.view(batch, heads, length, size).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,131 @@
+"""Vocabulary head and cross-entropy in one: all logits [tokens, vocabulary], or their gradient, never exist at once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evergraft.onednn import has_onednn, onednn_linear
+from evergraft.pretraining.masking import IGNORED
+
+CHUNK = 2**23  # logits that exist at a time: 32 MiB in fp32, 274 tokens of BERT's vocabulary
+
+
+class VocabularyLoss(NamedTuple):
+    """The loss, and what it is made of.
+
+    Attributes:
+        loss: the mean of `nats` over the labels that count; 0 if none does. The one differentiable part.
+        nats: [tokens], the cross-entropy of each; 0 where the label is ignored.
+        correct: bool [tokens], whether the label's logit is the highest.
+    """
+
+    loss: Tensor
+    nats: Tensor
+    correct: Tensor
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> VocabularyLoss:
+    """Cross-entropy of linear(hidden, weight, bias), with the values and gradients that torch gives for the two.
+
+    Tokens are taken in chunks; the gradients of a chunk are computed beside its logits, so that backward has only to
+    scale them. It can therefore be called once. Under autocast products are in the autocast dtype, as `F.linear`'s
+    are; softmax and sums are in fp32 at least. In a compiled model it runs as it is, between two graphs.
+
+    Args:
+        hidden: floating [tokens, hidden].
+        weight: [vocabulary, hidden], which may be tied to other parameters.
+        bias: [vocabulary].
+        labels: int64 [tokens]; -100 is ignored.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    with torch.autocast(device, enabled=False):
+        return VocabularyLoss(*_VocabularyLoss.apply(hidden, weight, bias, labels, dtype))  # type: ignore[no-untyped-call]
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = torch.promote_types(dtype, torch.float32)
+        counted = labels != IGNORED
+        share = counted.to(wide) / counted.sum().clamp(min=1)  # of each token in the mean
+        targets = labels.where(counted, 0)
+        nats, correct = torch.empty_like(share), torch.empty_like(counted)
+        gradients = _Gradients(hidden, weight, bias) if any(ctx.needs_input_grad) else None
+        x, w, b = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
+        for rows in _chunks(len(labels), len(weight)):
+            logits = _linear(x[rows], w, b).to(wide)
+            nats[rows], predicted, probabilities = _cross_entropy(logits, targets[rows])
+            correct[rows] = predicted == targets[rows]
+            del logits
+            if gradients:
+                gradients.add(rows, x[rows], w, probabilities, targets[rows], share[rows])
+        ctx.gradients = gradients and (gradients.hidden, gradients.weight, gradients.bias)
+        nats *= counted
+        correct &= counted
+        ctx.mark_non_differentiable(nats, correct)
+        return nats @ share, nats, correct
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("backward through the vocabulary loss a second time: its gradients are handed out once")
+        gradients, ctx.gradients = ctx.gradients, None
+        if grad.device.type != "cpu" or grad != 1:
+            for gradient in gradients:
+                gradient *= grad
+        return (*gradients, None, None)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nats [chunk], predictions [chunk] and probabilities [chunk, vocabulary] of logits [chunk, vocabulary]."""
+    probabilities = logits.softmax(1)
+    highest, predicted = logits.max(1)
+    # log p(target) = target - highest + log p(highest), of which nothing can underflow: p(highest) >= 1 / vocabulary.
+    log_highest = probabilities.gather(1, predicted[:, None]).log()
+    nats = highest - (logits.gather(1, targets[:, None]) + log_highest)[:, 0]
+    return nats, predicted, probabilities
+
+
+class _Gradients:
+    """The gradients of the mean, summed over chunks; `weight` and `bias` are None before the first."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> None:
+        self.dtypes = weight.dtype, bias.dtype
+        self.hidden = torch.empty_like(hidden)
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+
+    def add(
+        self, rows: slice, x: Tensor, weight: Tensor, probabilities: Tensor, targets: Tensor, share: Tensor
+    ) -> None:
+        """Add a chunk: x [chunk, hidden], probabilities [chunk, vocabulary], targets and share [chunk]."""
+        surprise = probabilities.scatter_add_(1, targets[:, None], -torch.ones_like(share)[:, None])
+        self.bias = _add(self.bias, share @ surprise, self.dtypes[1])
+        surprise = surprise.to(x.dtype)
+        self.hidden[rows] = _linear(surprise, weight.t()) * share[:, None]
+        self.weight = _add(self.weight, _linear(surprise.t(), (x * share[:, None].to(x.dtype)).t()), self.dtypes[0])
+
+
+def _add(total: Tensor | None, part: Tensor, dtype: torch.dtype) -> Tensor:
+    return part.to(dtype) if total is None else total.add_(part)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() and has_onednn():
+        return onednn_linear(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _chunks(tokens: int, vocabulary: int) -> list[slice]:
+    """Equal chunks of at most CHUNK logits, or of one token; of no tokens, one empty chunk."""
+    count = max(1, min(tokens, -(-tokens * vocabulary // CHUNK)))
+    size = max(1, -(-tokens // count))
+    return [slice(start, start + size) for start in range(0, max(tokens, 1), size)]

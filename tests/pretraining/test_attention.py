@@ -1,0 +1,64 @@
+"""Attention by whichever path is the same attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertForPreTraining
+
+from evergraft.pretraining import attention as module
+from evergraft.pretraining.model import SparseBertConfig, SparseBertForPreTraining
+
+SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
+
+
+def tensors(dtype):
+    return [torch.randn(3, 16, 2, 8, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
+
+
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_products_equal_sdpa(scaling):
+    inputs = tensors(torch.bfloat16)
+    mixed, none = module.attention(nn.Module(), *inputs, None, scaling=scaling)
+    assert none is None
+    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    expected = F.scaled_dot_product_attention(*wide, scale=scaling).transpose(1, 2)
+    torch.testing.assert_close(mixed.double(), expected, rtol=0, atol=0.02)
+    grad = torch.randn_like(expected)
+    ours, theirs = torch.autograd.grad(mixed, inputs, grad.bfloat16()), torch.autograd.grad(expected, wide, grad)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=0.05)
+
+
+def test_dropout_drops_probabilities():
+    query, key, _ = tensors(torch.float32)
+    torch.manual_seed(0)
+    mixed, _ = module.attention(nn.Module(), query, key, torch.ones_like(key), None, dropout=0.5)
+    assert mixed.std() > 0.05  # the probabilities of a token no longer sum to one
+    assert mixed.mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_mask_is_kept():
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL)).bfloat16().eval()
+    ids = torch.randint(5, 50, (1, 12))
+    padded = F.pad(ids, (0, 4))
+    with torch.no_grad():
+        plain = model(ids).prediction_logits
+        masked = model(padded, attention_mask=(padded != 0).long()).prediction_logits[:, :12]
+    torch.testing.assert_close(plain, masked, rtol=0, atol=0.05)
+
+
+def test_the_model_uses_it_unless_told_otherwise():
+    assert SparseBertForPreTraining(SparseBertConfig(**SMALL)).config._attn_implementation == module.NAME
+    eager = SparseBertForPreTraining(SparseBertConfig(**SMALL, attn_implementation="eager"))
+    assert eager.config._attn_implementation == "eager"
+
+
+def test_a_saved_configuration_is_plain(tmp_path):
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL))
+    model.save_pretrained(tmp_path)
+    assert "evergraft" not in (tmp_path / "config.json").read_text().replace(SparseBertConfig.model_type, "")
+    settings = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "density")}
+    BertForPreTraining(type(model.config).__bases__[0](**settings))
