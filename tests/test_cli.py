@@ -211,6 +211,8 @@ BAD = [
     ("pretrain --steps 10 --vocabulary-size 5", "--vocabulary-size: Input should be greater than or equal to 128; got 5"),
     ("pretrain --steps 10 --log-every 0", "--log-every: Input should be greater than or equal to 1"),
     ("pretrain --steps 10 --keep 0", "--keep: Input should be greater than or equal to 1"),
+    ("pretrain --steps 10 --save-every 0", "--save-every: Input should be greater than or equal to 1"),
+    ("pretrain --steps 10 --validation-sequences 0", "--validation-sequences: Input should be greater than or equal to 1"),
     ("pretrain --steps 10 --evaluate-every 0", "--evaluate-every: Input should be greater than or equal to 1"),
     ("pretrain --steps 10 --model giant --corpus {corpus}", "model 'giant' is neither one of tiny, mini"),
     ("pretrain --steps 10 --model {gpt2} --corpus {corpus}", "configures a model of type 'gpt2'; expected 'bert'"),
@@ -241,6 +243,7 @@ BAD = [
     ("evaluate {finished} --corpus {other_corpus}", "has another vocabulary than"),
     ("evaluate {finished} --batch-size 0", "Input should be greater than or equal to 1"),
     ("evaluate {finished} --device tpu", "--device must be auto, cpu or cuda; got tpu"),
+    ("evaluate {finished} --device cuda", "--device cuda: torch sees no GPU on this machine"),
     ("export {missing} {new}", "is not a run's folder"),
     ("export {finished} {empty}", "exists already; choose a new folder to export to"),
     ("export {unfinished} {new}", "holds no finished model"),
@@ -252,6 +255,8 @@ BAD = [
     ("corpus prepare {void} --output {new} --tokenizer {corpus}", "the text has 0 tokens, too few for one input of 128"),
     ("corpus prepare", "Missing argument 'sources'"),
     ("corpus prepare {text}", "Missing option '--output'"),
+    ("corpus prepare {text} --output {new} --tokenizer {not_yaml}", "lacks [PAD], [UNK], [CLS], [SEP], [MASK]"),
+    ("corpus prepare {text} --output {new} --sequence-length 3", "Input should be greater than or equal to 8"),
     ("corpus prepare {latin1} --output {new}", "is not UTF-8 at or after line"),
     ("corpus prepare {text} --output {new} --validation-fraction 2", "--validation-fraction must lie in (0, 1]; got 2.0"),
     ("corpus prepare {text} --output /proc/new", "cannot read or write"),
@@ -260,6 +265,8 @@ BAD = [
     ("flops --model {odd_activation}", "no BERT can be built from this configuration"),
     ("flops --density 0", "density must be above 0 and at most 1"),
     ("flops --density 0.5 --block 7x7", "block 7x7 does not divide"),
+    ("flops --density 0.5 --block wide", "block must be ROWSxCOLUMNS"),
+    ("flops --sequences 0", "Input should be greater than or equal to 1"),
     ("flops --sequence-length 0", "Input should be greater than or equal to 1"),
 ]  # fmt: skip
 
@@ -311,6 +318,7 @@ def test_bad_input(run, places, tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EVERGRAFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, out, err = run(*arguments.format(**places).split())
     assert code == 2
     assert out == ""

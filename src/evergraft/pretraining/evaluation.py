@@ -15,7 +15,7 @@ from evergraft.errors import EvergraftError
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.pretraining.model import SparseBertForPreTraining
 from evergraft.pretraining.run import Run
-from evergraft.pretraining.trainer import PretrainingTrainer, training_arguments
+from evergraft.pretraining.trainer import PretrainingTrainer, resolve_device, training_arguments
 
 
 def evaluate(
@@ -34,10 +34,9 @@ def evaluate(
         mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, sequences.
 
     Raises:
-        EvergraftError: the run is not there or not finished, the text is bad or of another tokenizer.
+        EvergraftError: the run is not there or not finished, the text is bad or of another tokenizer, no such device.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise EvergraftError(f"--device must be auto, cpu or cuda; got {device}")
+    device = resolve_device(device)
     run = Run.open(run_folder)
     model = SparseBertForPreTraining.from_pretrained(run.model_folder)
     examples = _examples(run, sources)

@@ -33,6 +33,7 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """Show the bar."""
         self.task = self.bar.add_task("", total=1.0, step=state.global_step, facts="")
+        self.bar.update(self.task, completed=self.budget.progress(state.global_step))
         self.bar.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

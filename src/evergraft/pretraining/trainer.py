@@ -234,6 +234,21 @@ def training_arguments(*, use_cpu: bool, **settings: Any) -> TrainingArguments:
     )
 
 
+def resolve_device(name: str) -> str:
+    """`auto`, `cpu` or `cuda` -> `cpu` or `cuda`.
+
+    Raises:
+        EvergraftError: another name, or `cuda` where torch sees no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise EvergraftError(f"--device must be auto, cpu or cuda; got {name}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EvergraftError("--device cuda: torch sees no GPU on this machine; use --device cpu or auto")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
 VALIDATION_KEYS = (
     "validation_mlm_loss",
     "validation_mlm_accuracy",

@@ -29,7 +29,13 @@ from evergraft.pretraining.model import SparseBertForPreTraining, create_model
 from evergraft.pretraining.progress import BudgetCallback, ProgressBar
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import MODEL, Run, find_resumable
-from evergraft.pretraining.trainer import UNBOUNDED_STEPS, VALIDATION_KEYS, PretrainingTrainer, training_arguments
+from evergraft.pretraining.trainer import (
+    UNBOUNDED_STEPS,
+    VALIDATION_KEYS,
+    PretrainingTrainer,
+    resolve_device,
+    training_arguments,
+)
 from evergraft.products import check_backend
 
 Result = dict[str, Any]
@@ -65,7 +71,7 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[Trai
         Interrupted: a signal stopped training; everything is saved.
     """
     check_backend(recipe.backend)
-    _device(recipe)
+    resolve_device(recipe.device)
     corpus = _open_corpus(recipe)
     recipe = _resolve(recipe, corpus)
     _check(recipe, corpus)
@@ -111,7 +117,7 @@ def _trainer(
     run: Run, corpus: Corpus, model: SparseBertForPreTraining, budget: Budget, callbacks: list[TrainerCallback]
 ) -> PretrainingTrainer:
     recipe = run.recipe
-    device = _device(recipe)
+    device = resolve_device(recipe.device)
     arguments = training_arguments(
         output_dir=str(run.folder),
         report_to=[],
@@ -277,14 +283,6 @@ def _identities(recipe: Recipe, corpus: Corpus) -> dict[str, str | None]:
     config = None if recipe.model in FAMILY else path / "config.json" if path.is_dir() else path
     files = {"corpus_identity": corpus.path / MANIFEST, "model_identity": config}
     return {key: hashlib.sha256(file.read_bytes()).hexdigest() if file else None for key, file in files.items()}
-
-
-def _device(recipe: Recipe) -> str:
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise EvergraftError("--device cuda: torch sees no GPU on this machine; use --device cpu or auto")
-    if recipe.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return recipe.device
 
 
 def _new_folder(recipe: Recipe) -> Path:
