@@ -74,14 +74,11 @@ class _Job:
         self.log = log
         self.begin = log.seek(0, os.SEEK_END)
         run.error.unlink(missing_ok=True)
-        if (run.folder / RECIPE).exists():
-            arguments = ["--resume", str(run.folder)]
-        else:
+        if not (run.folder / RECIPE).exists():
             _clear_unbegun(run.folder)
             write_atomically(run.recipe_file, run.recipe.to_yaml())
-            arguments = ["--recipe", str(run.recipe_file), "--output", str(run.folder)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "evergraft", "pretrain", *arguments, "--json"],
+            command(run),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -107,6 +104,13 @@ class _Job:
         spoken = [line.strip() for line in lines if line.strip()] or [f"exit code {code}"]
         errors = [line for line in spoken if line.startswith("error: ")]
         return (errors or spoken)[-1].removeprefix("error: ")
+
+
+def command(run: PlannedRun) -> list[str]:
+    """What begins a run, or goes on with it."""
+    begun = (run.folder / RECIPE).exists()
+    where = ["--resume", run.folder] if begun else ["--recipe", run.recipe_file, "--output", run.folder]
+    return [sys.executable, "-m", "evergraft", "pretrain", *map(str, where), "--json"]
 
 
 class _Runner:

@@ -1,0 +1,69 @@
+"""Fronts and ratios against figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evergraft.study.pareto import cost_at, equal_loss, front
+
+positive = st.floats(0.1, 100)
+
+
+@given(st.lists(st.tuples(positive, positive), min_size=1))
+def test_front_against_the_definition(points):
+    beaten = {
+        point
+        for point in points
+        for other in points
+        if other != point and other[0] <= point[0] and other[1] <= point[1]
+    }
+    assert sorted(front(points)) == sorted(set(points) - beaten)
+
+
+def test_interpolation_is_linear_in_logarithms():
+    points = [(1e9, 4.0), (1e11, 1.0)]
+    assert cost_at(2.0, points) == pytest.approx(1e10)
+    assert cost_at(4.0, points) == pytest.approx(1e9)
+    assert cost_at(1.0, points) == pytest.approx(1e11)
+
+
+def test_nothing_is_extrapolated():
+    assert cost_at(5.0, [(1.0, 4.0), (2.0, 3.0)]) is None
+    assert cost_at(2.0, [(1.0, 4.0), (2.0, 3.0)]) is None
+    assert cost_at(4.0, [(1.0, 4.0)]) is None
+
+
+def test_a_power_law_family_gives_the_exact_ratio(record, configurations):
+    law = lambda cost: 10 * cost**-0.1  # noqa: E731
+    sizes = {"tiny": 1e9, "mini": 1e10, "small": 1e11}
+    dense = [
+        record(law(cost) + 0.01 * seed, cost, model=model, density=1, seed=seed)
+        for model, cost in sizes.items()
+        for seed in (0, 1, 2)
+    ]
+    sparse = [record(law(2e10) + 0.01 * seed, 1e10, model="small", density=0.1, seed=seed) for seed in (0, 1, 2)]
+    (row,) = equal_loss(configurations(dense), configurations(sparse))
+    ratio = row.ratios["flops_total"]
+    assert ratio.mean == pytest.approx(0.5, rel=0.01)  # the offsets of the seeds cancel: each has its own dense family
+    assert ratio.low < 0.5 < ratio.high < 0.52
+    assert row.critical_cost == pytest.approx(2, rel=0.01)
+    assert row.ratios["seconds"].mean == pytest.approx(ratio.mean)
+
+
+def test_a_loss_outside_the_dense_family_has_no_ratio(record, configurations):
+    dense = configurations([record(3.0, 1.0, model="tiny", density=1), record(2.0, 2.0, model="mini", density=1)])
+    (row,) = equal_loss(dense, configurations([record(3.5, 1.0, density=0.1)]))
+    assert row.ratios == {"flops_total": None, "seconds": None}
+    assert row.critical_cost is None
+
+
+def test_one_seed_gives_a_ratio_without_an_interval(record, configurations):
+    dense = configurations([record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1)])
+    (row,) = equal_loss(dense, configurations([record(2.0, 5.0, density=0.1)]))
+    assert row.ratios["flops_total"].mean == pytest.approx(0.5)
+    assert row.ratios["flops_total"].low is None
+    assert not math.isnan(row.critical_cost)

@@ -1,0 +1,156 @@
+"""The report: its structure always, and what a browser makes of it where one is installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from evergraft.errors import EvergraftError
+from evergraft.pretraining.model import SparseBertForPreTraining, create_model
+from evergraft.pretraining.training import _config
+from evergraft.study.report import report
+from evergraft.study.results import collect, read_run
+from evergraft.study.topologies import _last_topologies, first_topology, layer_pictures
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=20000",
+    "--window-size=1300,6000",
+]
+SECTIONS = ["results", "pareto", "static", "curves", "exploration", "memory", "topologies", "how"]
+
+
+@pytest.fixture(scope="module")
+def page(finished_study):
+    """The report's file."""
+    study, _ = finished_study
+    return report([study.path])[1]
+
+
+class Structure(HTMLParser):
+    """Collects what a page holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids, self.links, self.loads, self.charts, self.open = [], [], [], 0, []
+
+    def handle_starttag(self, tag, attributes):
+        facts = dict(attributes)
+        self.ids += [facts["id"]] if tag in ("section", "table") and "id" in facts else []
+        self.links += [facts["href"]] if tag == "a" else []
+        self.loads += [facts[name] for name in ("src", "href") if tag in ("script", "link", "img") and name in facts]
+        self.charts += facts.get("class") == "plotly-graph-div"
+        if tag not in ("meta", "img", "link", "br", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_structure(page, finished_study):
+    study, _ = finished_study
+    assert page == study.output / "report.html"
+    structure = Structure()
+    text = page.read_text()
+    structure.feed(text)
+    assert structure.open == []
+    assert [name for name in structure.ids if name in SECTIONS] == SECTIONS
+    assert {link.removeprefix("#") for link in structure.links} == set(SECTIONS)
+    assert all(load.startswith("data:image/png;base64,") for load in structure.loads)  # nothing comes from elsewhere
+    assert structure.charts == 7
+    assert "Small &lt;study&gt;" in text
+    assert "block 5x5 does not divide" in text
+    assert "6 of 8" in text
+    assert f"evergraft study run {study.path}" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_in_a_browser(page, tmp_path):
+    """Every chart is drawn, nothing is asked of the network, and the page is not blank."""
+    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
+    dumped = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=240)
+    assert dumped.stdout.count('class="main-svg"') >= 7
+    assert len(re.findall(r'class="[^"]*js-plotly-plot', dumped.stdout)) == 7
+    picture = tmp_path / "page.png"
+    subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=240)
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    assert pixels.shape[1] >= 1280
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
+
+
+def test_a_report_of_runs(finished, finished_study, tmp_path):
+    study, _ = finished_study
+    text, path = report([finished, study.runs[0].folder], output=tmp_path / "new" / "page.html")
+    assert path.read_text() == text
+    assert "2 runs" in text
+    markdown, nowhere = report([finished], "markdown")
+    assert nowhere is None
+    assert markdown.startswith("# finished\n")
+    assert "| MLM loss, nats |" in markdown
+
+
+def test_bad_targets(finished, tmp_path, finished_study):
+    study, _ = finished_study
+    bad = [
+        ([tmp_path], "is not a run's folder"),
+        ([study.path, finished], "report on one study at a time"),
+        ([finished, finished], "is named twice"),
+        ([tmp_path / "missing.yaml"], "study .* does not exist"),
+    ]
+    for targets, sentence in bad:
+        with pytest.raises(EvergraftError, match=sentence):
+            report(targets)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(finished, unfinished, ignore=shutil.ignore_patterns("result.json"))
+    with pytest.raises(EvergraftError, match="holds an unfinished run; finish it with"):
+        report([unfinished])
+    with pytest.raises(EvergraftError, match="is a folder; name the file to write"):
+        report([finished], output=tmp_path)
+    empty = tmp_path / "empty.yaml"
+    empty.write_text(f"title: None yet\nbase: {{steps: 100}}\noutput: {tmp_path / 'none'}\ngrid: {{density: 1}}\n")
+    with pytest.raises(EvergraftError, match="no run has finished yet; run it with: evergraft study run"):
+        report([empty])
+
+
+def test_the_first_topology_is_the_one_the_run_began_with(finished, corpus):
+    record = read_run(finished)
+    model = create_model(_config(record.recipe, corpus), record.recipe.seed)
+    last = dict(_last_topologies(finished / "model"))
+    trained = SparseBertForPreTraining.from_pretrained(finished / "model")
+    assert len(last) == 12
+    for name, topology in last.items():
+        first = first_topology(record, name, topology)
+        assert torch.equal(first.positions, model.get_submodule(name).topology.positions)
+        assert torch.equal(topology.positions, trained.get_submodule(name).topology.positions)
+
+
+def test_pictures_count_what_was_kept(finished):
+    record = read_run(finished)
+    pictures = layer_pictures(record)
+    assert len(pictures) == 12
+    assert pictures[0].size == "32 x 32 in blocks of 4x4"
+    assert all(0 < picture.kept < 1 and picture.explored > 0.25 for picture in pictures)
+    assert len(layer_pictures(record, encoder_layers=1)) == 6
+
+
+def test_collections_name_what_is_missing(finished_study):
+    study, _ = finished_study
+    collection = collect([study.path])
+    assert len(collection.records) == 6
+    assert [name for name, _ in collection.unfinished] == [study.runs[3].name, study.runs[7].name]
+    assert [one.label for one in collection.configurations] == ["dense", "static d0.25 4x4", "dynamic d0.25 4x4"]

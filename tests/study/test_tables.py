@@ -1,0 +1,118 @@
+"""Tables, labels, and the paper's figures beside ours."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from evergraft.study.paper import PUBLISHED, comparisons
+from evergraft.study.results import collect
+from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, tables
+
+
+def seeds(record, loss, spread=0.01, **fields):
+    return [record(loss + spread * (seed - 1), seed=seed, **fields) for seed in (0, 1, 2)]
+
+
+def test_configurations_gather_seeds_and_are_named_by_what_differs(record, configurations):
+    made = configurations(
+        [
+            *seeds(record, 3.0, density=1),
+            *seeds(record, 3.2, density=0.1, updates=0),
+            *seeds(record, 3.1, density=0.1, updates=40),
+            *seeds(record, 3.1, density=0.1, updates=80),
+            *seeds(record, 3.1, density=0.25, block="16x1"),
+        ]
+    )
+    assert [one.label for one in made] == [
+        "dense",
+        "static d0.1 16x16",
+        "dynamic d0.1 16x16 updates 40",
+        "dynamic d0.1 16x16 updates 80",
+        "dynamic d0.25 16x1",
+    ]
+    assert made[0].loss.text(3) == "3.000 ± 0.025"
+    assert made[0].by_seed("validation_mlm_loss") == {0: 2.99, 1: 3.0, 2: 3.01}
+
+
+def test_the_published_figures_are_those_of_the_paper():
+    """A few that docs/method.md, section 5, also holds."""
+    by_title = {table.title: table for table in PUBLISHED}
+    assert by_title["Base, dynamic, density 0.1, by block"].rows["16x16",] == 2.311
+    assert by_title["Small, static, by density"].rows[0.01,] == 3.244
+    assert by_title["Medium, dynamic, density 0.1, 1x1, by pruning ratio"].rows[0.75,] == 2.411
+    assert all(len(setting) == len(table.by) for table in PUBLISHED for setting in table.rows)
+
+
+def test_ordering_beside_the_paper(record, configurations):
+    blocks = {"1x1": 3.0, "4x4": 3.2, "8x8": 3.201, "16x16": 3.1}
+    members = [
+        run
+        for number, (block, loss) in enumerate(blocks.items())
+        for run in seeds(record, loss, 0.01 if number % 2 else -0.01, density=0.1, block=block)
+    ]
+    (base, _medium) = comparisons(configurations(members))
+    assert base.table.title == "Base, dynamic, density 0.1, by block"
+    assert [row.setting for row in base.rows] == [("1x1",), ("4x4",), ("8x8",), ("16x16",)]
+    assert [row.same_order for row in base.rows] == ["-", "yes", "yes, within noise", "no"]
+
+
+def test_configurations_that_differ_otherwise_are_compared_apart(record, configurations):
+    members = [
+        run
+        for model in ("tiny", "mini")
+        for block in ("1x1", "16x16")
+        for run in seeds(record, 3.0, model=model, density=0.1, block=block, updates=40)
+    ]
+    found = [one for one in comparisons(configurations(members)) if one.table.title.startswith("Base")]
+    assert [one.shared for one in found] == ["model tiny", "model mini"]
+
+
+def test_one_seed_is_said_to_be_one(record, configurations):
+    members = [record(3.0, density=0.1, block="1x1"), record(3.1, density=0.1, block="16x16")]
+    assert comparisons(configurations(members))[0].rows[1].same_order == "yes (one seed)"
+
+
+def test_dynamic_against_static(record, collection):
+    made = dynamic_against_static(
+        collection(
+            *seeds(record, 3.2, density=0.1, updates=0),
+            *seeds(record, 3.1, density=0.1, updates=40),
+            *seeds(record, 3.3, density=0.5),
+        )
+    )
+    assert [row[1:] for row in made.rows] == [("3.2000 ± 0.0248", "3.1000 ± 0.0248", "-0.1000 ± 0.0000", "yes")]
+
+
+def test_learning_rates_beside_the_formula(record, collection):
+    runs = [
+        record(loss, density=density, updates=0, learning_rate=rate)
+        for density, losses in {1: (3.1, 3.0, 3.2), 0.1: (3.5, 3.4, 3.3)}.items()
+        for rate, loss in zip((1e-3, 2e-3, 4e-3), losses, strict=True)
+    ]
+    dense, sparse = learning_rates(collection(*runs)).rows
+    assert dense[3] == "0.002"
+    assert sparse[3] == "0.004 (at the edge)"
+    assert float(sparse[5]) == pytest.approx(0.002 * 6.40, rel=0.01)  # exp(1.969 0.81 + 0.2905 0.9)
+
+
+def test_csv_has_a_line_a_run(finished_study):
+    study, _ = finished_study
+    rows = list(csv.DictReader(io.StringIO(runs_csv(collect([study.path])))))
+    assert len(rows) == 6
+    assert {row["family"] for row in rows} == {"dense", "static", "dynamic"}
+    assert float(rows[0]["validation_mlm_loss"]) > 0
+    assert int(rows[0]["bytes_weights"]) > 0
+
+
+def test_markdown_tables(finished_study):
+    study, _ = finished_study
+    made = tables(collect([study.path]))
+    assert {"summary", "dynamic-static", "memory"} <= {table.key for table in made}
+    for table in made:
+        assert all(len(row) == len(table.header) for row in table.rows)
+        lines = table.to_markdown().splitlines()
+        assert len(lines) == 6 + len(table.rows)
+        assert len({line.count("|") for line in lines[4:]}) == 1
