@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 env: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "evergraft needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evergraft.errors import EvergraftError
 from evergraft.products import dense
+from evergraft.products.cpu import CpuBackend
 from evergraft.topology import BlockTopology
 
 
@@ -200,6 +201,7 @@ def _topology(values: Tensor, *tensors: Tensor) -> BlockTopology:
 
 
 register_backend(dense)
+register_backend(CpuBackend())
 if find_spec("triton") is not None:  # its kernels are imported when the first of them runs
     from evergraft.products import gpu
 

@@ -1,0 +1,64 @@
+// Gather: each output of a block row is summed in registers over the inputs that its blocks name.
+#pragma once
+#include "tile.hpp"
+
+constexpr int V = 3;                             // vectors of tokens that share a weight in registers
+constexpr int SUMS = REGISTERS == 32 ? 24 : 12;  // registers that hold sums; the rest hold what is multiplied
+constexpr int MAX_ROWS = SUMS / V;
+constexpr int STEP = V * LANES;                  // a tile's tokens are a multiple of this
+
+// The blocks of one block row.
+struct BlockRow {
+  const int32_t* others;  // [count] the block's place on the other side: which inputs it multiplies, or adds to
+  const int32_t* slots;   // [count] where its values are; null: one after another from `first`
+  int first, count;
+  INLINE int64_t slot(int i) const { return slots ? slots[i] : first + i; }
+};
+
+// A block as a product sees it: outs x ins weights, out_step and in_step apart in memory.
+struct BlockShape {
+  int outs, ins, out_step, in_step;
+  INLINE int64_t area() const { return (int64_t)outs * ins; }
+};
+
+// ROWS outputs of W vectors of tokens. INS and OUT_STEP are the block's if they are known when compiling, else 0.
+template <int ROWS, int W, int INS, int OUT_STEP>
+INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
+  const int ins = INS ? INS : block.ins;
+  const int64_t out_step = OUT_STEP ? OUT_STEP : block.out_step, in_step = OUT_STEP == 1 ? block.in_step : 1;
+  Vec sum[ROWS][W] = {};
+  for (int b = 0; b < row.count; b++) {
+    const float* w = values + row.slot(b) * block.area();
+    const float* x = in + (int64_t)row.others[b] * ins * T;
+    _Pragma("GCC unroll 4") for (int i = 0; i < ins; i++, w += in_step, x += T) {
+      Vec xs[W];
+      UNROLL for (int v = 0; v < W; v++) xs[v] = load(x + v * LANES);
+      UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) sum[r][v] += w[r * out_step] * xs[v];
+    }
+  }
+  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) store(out + r * T + v * LANES, sum[r][v]);
+}
+
+template <int INS, int OUT_STEP>
+void gather(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
+  const int64_t out_step = OUT_STEP ? OUT_STEP : block.out_step;
+  const bool twice = T % (2 * STEP) == 0;
+  for (int t = 0; t < T; t += twice ? 2 * STEP : STEP) {
+    int o = 0;
+    auto rows = [&](auto number) {
+      constexpr int ROWS = decltype(number)::value;
+      for (; o + ROWS <= block.outs; o += ROWS) {
+        const float* w = values + o * out_step;
+        float* to = out + (int64_t)o * T + t;
+        if constexpr (ROWS * 2 * V <= SUMS)
+          if (twice) { gather_some<ROWS, 2 * V, INS, OUT_STEP>(in + t, T, row, block, w, to); continue; }
+        gather_some<ROWS, V, INS, OUT_STEP>(in + t, T, row, block, w, to);
+        if (twice) gather_some<ROWS, V, INS, OUT_STEP>(in + t + STEP, T, row, block, w, to + STEP);
+      }
+    };
+    if constexpr (MAX_ROWS == 8) rows(std::integral_constant<int, 8>{});
+    rows(std::integral_constant<int, 4>{});
+    rows(std::integral_constant<int, 2>{});
+    rows(std::integral_constant<int, 1>{});
+  }
+}

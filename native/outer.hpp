@@ -1,0 +1,94 @@
+// Outer: the gradient of a block row's values, summed over tokens.
+//
+// A block of `tall` x `wide` weights is taken as `wide` columns of `tall` numbers. A vector of sums holds ROWS numbers of
+// a column for P = LANES / ROWS tokens side by side: no lane idles, however low the block.
+#pragma once
+#include "gather.hpp"
+
+// The T tokens of LANES features from f0, as LANES / P vectors for every P tokens: vector [t / P][f / ROWS] holds ROWS
+// features of P tokens each.
+template <class S, int P>
+void pack_rows(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t features, int T, float* to) {
+  for (int t = 0; t < T; t += LANES) {
+    Vec v[LANES];
+    load_square(x, t0 + t, tokens, f0, features, v);
+    UNROLL for (int q = 0; q < LANES; q += P) interleave<P>(v + q);
+    // v[q + g]: tokens q ... q + P - 1, features g * ROWS ...; written so that a group's tokens lie side by side.
+    UNROLL for (int g = 0; g < P; g++) UNROLL for (int q = 0; q < LANES; q += P) store(to + (int64_t)g * T * (LANES / P) + (t + q) * (LANES / P), v[q + g]);
+  }
+}
+
+// Where the inputs and the sums of the columns of a block row are: every block has one column, and the blocks'
+// values lie one after another.
+struct FlatColumns {
+  const float* tile;
+  int T;
+  const int32_t* others;
+  float* first;
+  int tall;
+  INLINE const float* x(int j) const { return tile + (int64_t)others[j] * T; }
+  INLINE float* sums(int j) const { return first + (int64_t)j * tall; }
+};
+
+// The same for any blocks: those of up to COUNT columns, listed beforehand.
+template <int COUNT> struct ListedColumns {
+  const float* xs[COUNT];
+  float* sum[COUNT];
+  INLINE const float* x(int j) const { return xs[j]; }
+  INLINE float* sums(int j) const { return sum[j]; }
+};
+
+// The first `valid` of COUNT columns: sums over the T tokens, U x P of them at a time, are added to where they belong.
+//   rows: [T / P] vectors, made by pack_rows.
+template <int P, int U, int COUNT, class Columns>
+INLINE void outer_some(const float* rows, int T, const Columns& columns, int valid) {
+  constexpr int ROWS = LANES / P;
+  Vec sum[COUNT] = {};
+  for (int t = 0; t < T; t += U * P) {
+    Vec r[U];
+    UNROLL for (int i = 0; i < U; i++) r[i] = load(rows + (t + i * P) * ROWS);
+    UNROLL for (int u = 0; u < COUNT; u++) {
+      const float* x = columns.x(valid == COUNT ? u : std::min(u, valid - 1)) + t;
+      UNROLL for (int i = 0; i < U; i++) sum[u] += r[i] * repeat<P>(x + i * P);
+    }
+  }
+  UNROLL for (int u = 0; u < COUNT; u += P) {
+    Vec total = fold<P>(sum + u);
+    float* to = columns.sums(u);
+    if (u + P <= valid && columns.sums(u + P - 1) == to + (P - 1) * ROWS) store(to, load(to) + total);
+    else {
+      float some[LANES];
+      store(some, total);
+      for (int k = 0; k < P && u + k < valid; k++) for (int r = 0; r < ROWS; r++) columns.sums(u + k)[r] += some[k * ROWS + r];
+    }
+  }
+}
+
+// The sums of ROWS numbers of every column of a block row.
+//   tile: the other activation, feature by feature.  gradient: blocks as [wide][tall]; offset: of the ROWS in a column.
+template <int P> void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient) {
+  constexpr int COUNT = REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
+  auto some = [&](const auto& columns, int valid) {
+    if (valid < COUNT) outer_some<P, 3, COUNT>(rows, T, columns, valid);
+    else if (T % (MANY * P) == 0) outer_some<P, MANY, COUNT>(rows, T, columns, COUNT);
+    else outer_some<P, 3, COUNT>(rows, T, columns, COUNT);
+  };
+  const int total = row.count * block.ins;
+  if (block.ins == 1 && !row.slots) {
+    float* first = gradient + (int64_t)row.first * block.outs + offset;
+    for (int j = 0; j < total; j += COUNT)
+      some(FlatColumns{tile, T, row.others + j, first + (int64_t)j * block.outs, block.outs}, std::min(COUNT, total - j));
+    return;
+  }
+  int b = 0, c = 0;
+  for (int j = 0; j < total; j += COUNT) {
+    const int valid = std::min(COUNT, total - j);
+    ListedColumns<COUNT> columns;
+    for (int u = 0; u < valid; u++) {
+      columns.xs[u] = tile + ((int64_t)row.others[b] * block.ins + c) * T;
+      columns.sum[u] = gradient + (row.slot(b) * block.ins + c) * block.outs + offset;
+      if (++c == block.ins) c = 0, b++;
+    }
+    some(columns, valid);
+  }
+}

@@ -1,0 +1,95 @@
+// Vectors of 32-bit lanes at the width of the instruction set this file is compiled for, and the shuffles between them.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define UNROLL _Pragma("GCC unroll 32")
+#define INLINE inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, REGISTERS = 16;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef float LooseVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE Vec load(const float* p) { return *(const LooseVec*)p; }
+INLINE void store(float* p, Vec v) { *(LooseVec*)p = v; }
+
+// Store past the caches where the address allows it: for outputs that are too large to be found there again.
+INLINE void stream(float* p, Vec v) {
+#if defined(__AVX512F__)
+  if (((uintptr_t)p & 63) == 0) return _mm512_stream_ps(p, v);
+#elif defined(__AVX__)
+  if (((uintptr_t)p & 31) == 0) return _mm256_stream_ps(p, v);
+#endif
+  store(p, v);
+}
+
+// The P numbers at p, LANES / P times over.
+template <int P> INLINE Vec repeat(const float* p) {
+  if constexpr (P == LANES) return load(p);
+  else if constexpr (P == 1) return *p - Vec{};
+#if defined(__AVX512F__)
+  else if constexpr (P == 8) return _mm512_broadcast_f32x8(_mm256_loadu_ps(p));
+  else if constexpr (P == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+#elif defined(__AVX__)
+  else if constexpr (P == 4) return _mm256_broadcast_ps((const __m128*)p);
+#endif
+  else {
+    static_assert(P == 2);
+    typedef double Pairs __attribute__((vector_size(4 * LANES)));
+    double pair;
+    memcpy(&pair, p, 8);
+#if defined(__AVX512F__)
+    return (Vec)_mm512_set1_pd(pair);
+#elif defined(__AVX__)
+    return (Vec)_mm256_set1_pd(pair);
+#else
+    return (Vec)Pairs{pair, pair};
+#endif
+  }
+}
+
+template <int... I> INLINE Vec zip(Vec a, Vec b, int half, std::integer_sequence<int, I...>) {
+  return half ? __builtin_shufflevector(a, b, ((I % 2) * LANES + LANES / 2 + I / 2)...)
+              : __builtin_shufflevector(a, b, ((I % 2) * LANES + I / 2)...);
+}
+template <int... I> INLINE Vec evens(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I)...);
+}
+template <int... I> INLINE Vec odds(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
+using Lanes = std::make_integer_sequence<int, LANES>;
+
+// N vectors of LANES columns -> N vectors, each of LANES / N columns with the N numbers of a column side by side.
+// N = LANES is the transpose; N = 1 does nothing.
+template <int N> INLINE void interleave(Vec* v) {
+  UNROLL for (int width = N; width > 1; width /= 2) {
+    Vec next[N];
+    UNROLL for (int i = 0; i < N / 2; i++) {
+      next[2 * i] = zip(v[i], v[i + N / 2], 0, Lanes{});
+      next[2 * i + 1] = zip(v[i], v[i + N / 2], 1, Lanes{});
+    }
+    UNROLL for (int i = 0; i < N; i++) v[i] = next[i];
+  }
+}
+
+// N vectors, each of LANES / N sums in N parts side by side -> one vector of all the sums, those of v[0] first.
+template <int N> INLINE Vec fold(Vec* v) {
+  UNROLL for (int count = N; count > 1; count /= 2)
+    UNROLL for (int i = 0; i < count / 2; i++)
+      v[i] = evens(v[2 * i], v[2 * i + 1], Lanes{}) + odds(v[2 * i], v[2 * i + 1], Lanes{});
+  return v[0];
+}
