@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +22,27 @@ BACKEND = "gpu" if NATIVE else "interpreted"
 def backend() -> Iterator[str]:
     """The name that `backend=` takes for the GPU kernels; without a GPU, `interpreted` is registered for it."""
     pytest.importorskip("triton")
-    if NATIVE:
-        yield BACKEND
-        return
     with pytest.MonkeyPatch.context() as patch:
-        _teach_interpreter(patch)
-        patch.setattr(products, "_backends", {"interpreted": interpreted_backend(), **products._backends})
+        for kernel in tuned_kernels():
+            patch.setattr(kernel, "configs", kernel.configs[:1])  # with one choice nothing is measured
+        if not NATIVE:
+            _teach_interpreter(patch)
+            patch.setattr(products, "_backends", {"interpreted": interpreted_backend(), **products._backends})
         yield BACKEND
+
+
+def tuned_kernels() -> dict[Any, tuple[int, int]]:
+    """The kernels whose tiles are chosen by measuring, and for each a block shape that calls it."""
+    if find_spec("triton") is None:
+        return {}
+    from evergraft.products.gpu import gather, sample, spread
+
+    return {
+        gather._gather_dot: (16, 16),
+        gather._gather_narrow: (2, 2),
+        sample._sample_dot: (16, 16),
+        spread._spread_dot: (16, 1),
+    }
 
 
 def interpreted_backend() -> SimpleNamespace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from torch import nn
 
 from evergraft import BlockTopology, SparseLinear, TopologyUpdater
 from evergraft.products import backend_names, choose_backend, linear
-from tests.products.gpu_kernels import BACKEND, DEVICE, NATIVE, backend
+from tests.products.gpu_kernels import BACKEND, DEVICE, NATIVE, backend, tuned_kernels
 
 __all__ = ["backend"]
 pytestmark = pytest.mark.usefixtures("backend")
@@ -92,26 +91,10 @@ def test_ragged_tokens(block, tokens):
     check(topology=topology, **named(topology, tokens=tokens))
 
 
-def every_tile():
-    """Each kernel that is tuned, with each of its choices, and a block shape that calls it."""
-    if find_spec("triton") is None:
-        return []
-    from evergraft.products.gpu import gather, sample, spread
-
-    tuned = [
-        (gather._gather_dot, gather.DOT_TILES, (16, 16)),
-        (gather._gather_narrow, gather.NARROW_TILES, (2, 2)),
-        (sample._sample_dot, sample.TILES, (16, 16)),
-        (spread._spread_dot, spread.TILES, (16, 1)),
-    ]
-    return [(kernel, tile, block) for kernel, tiles, block in tuned for tile in tiles]
+TILES = [(kernel, tile, block) for kernel, block in tuned_kernels().items() for tile in kernel.configs]
 
 
-@pytest.mark.parametrize(
-    ("kernel", "tile", "block"),
-    every_tile(),
-    ids=lambda value: getattr(getattr(value, "base_fn", None), "__name__", str(value)),
-)
+@pytest.mark.parametrize(("kernel", "tile", "block"), TILES, ids=[f"{k.base_fn.__name__}-{t}" for k, t, _ in TILES])
 def test_every_tile_that_may_be_chosen(kernel, tile, block, monkeypatch):
     monkeypatch.setattr(kernel, "configs", [tile])
     topology = random_topology(block, rows=2, columns=9)

@@ -84,8 +84,9 @@ def _multiply(
 
 def _reduce(partials: Tensor, bias: Tensor | None, y: Tensor, grouping: Grouping, splits: Tensor) -> None:
     tokens, split_count = y.shape[0], splits.shape[1]
-    token_tiles = triton.cdiv(tokens, REDUCE_TOKENS)
-    _add_partials[(split_count * token_tiles,)](
+    block_span = power_of_two(grouping.span, 1, WIDEST_TILE)
+    tiles = triton.cdiv(grouping.span, block_span) * triton.cdiv(tokens, REDUCE_TOKENS)
+    _add_partials[(split_count * tiles,)](
         partials,
         pointer(bias, partials),
         y,
@@ -96,7 +97,7 @@ def _reduce(partials: Tensor, bias: Tensor | None, y: Tensor, grouping: Grouping
         SPAN=grouping.span,
         HAS_BIAS=bias is not None,
         BLOCK_TOKENS=REDUCE_TOKENS,
-        BLOCK_SPAN=triton.next_power_of_2(grouping.span),
+        BLOCK_SPAN=block_span,
     )
 
 
@@ -104,27 +105,18 @@ def _tiles(tokens: int, depth: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"BLOCK_TOKENS": tokens, "BLOCK_DEPTH": depth}, num_warps=warps, num_stages=stages)
 
 
-DOT_TILES = [
-    _tiles(64, 64, 4, 3),
-    _tiles(64, 32, 4, 4),
-    _tiles(128, 32, 4, 4),
-    _tiles(128, 64, 4, 3),
-    _tiles(128, 64, 8, 3),
-    _tiles(128, 128, 8, 2),
-    _tiles(256, 32, 8, 4),
-    _tiles(256, 64, 8, 3),
-]
-NARROW_TILES = [
-    _tiles(128, 8, 4, 1),
-    _tiles(128, 4, 4, 1),
-    _tiles(256, 4, 4, 1),
-    _tiles(256, 8, 8, 1),
-    _tiles(512, 2, 4, 1),
-    _tiles(512, 4, 8, 1),
-]
-
-
-@tuned(DOT_TILES)
+@tuned(
+    [
+        _tiles(64, 64, 4, 3),
+        _tiles(64, 32, 4, 4),
+        _tiles(128, 32, 4, 4),
+        _tiles(128, 64, 4, 3),
+        _tiles(128, 64, 8, 3),
+        _tiles(128, 128, 8, 2),
+        _tiles(256, 32, 8, 4),
+        _tiles(256, 64, 8, 3),
+    ]
+)
 @triton.jit
 def _gather_dot(  # type: ignore[no-untyped-def]
     x,
@@ -176,7 +168,17 @@ def _gather_dot(  # type: ignore[no-untyped-def]
     _store(accumulator, bias, y, partials, y_token, y_feature, token, tokens, span, item, group, whole, SPAN, HAS_BIAS)
 
 
-@tuned(NARROW_TILES, columns=None)
+@tuned(
+    [
+        _tiles(128, 8, 4, 1),
+        _tiles(128, 4, 4, 1),
+        _tiles(256, 4, 4, 1),
+        _tiles(256, 8, 8, 1),
+        _tiles(512, 2, 4, 1),
+        _tiles(512, 4, 8, 1),
+    ],
+    columns=None,
+)
 @triton.jit
 def _gather_narrow(  # type: ignore[no-untyped-def]
     x,
@@ -318,12 +320,14 @@ def _add_partials(  # type: ignore[no-untyped-def]
     BLOCK_SPAN: tl.constexpr,
 ):
     """One program: a tile of tokens of one split group; its partial results are added in order."""
-    split = tl.program_id(0) % split_count
+    SPAN_TILES: tl.constexpr = (SPAN + BLOCK_SPAN - 1) // BLOCK_SPAN
+    program = tl.program_id(0) // SPAN_TILES
+    split = program % split_count
     group = tl.load(splits + split)
     if group < 0:
         return
-    token = (tl.program_id(0) // split_count).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    span = tl.arange(0, BLOCK_SPAN)
+    token = (program // split_count).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    span = (tl.program_id(0) % SPAN_TILES) * BLOCK_SPAN + tl.arange(0, BLOCK_SPAN)
     within = (token < tokens)[:, None] & (span < SPAN)[None, :]
     total = tl.zeros([BLOCK_TOKENS, BLOCK_SPAN], tl.float32)
     first = tl.load(splits + split_count + split).to(tl.int64)

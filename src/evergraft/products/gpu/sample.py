@@ -95,10 +95,10 @@ def _tiles(tokens: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"BLOCK_TOKENS": tokens}, num_warps=warps, num_stages=stages)
 
 
-TILES = [_tiles(64, 4, 3), _tiles(32, 4, 4), _tiles(64, 4, 4), _tiles(128, 4, 3), _tiles(64, 8, 3), _tiles(128, 8, 3)]
-
-
-@tuned(TILES, columns=None)
+@tuned(
+    [_tiles(64, 4, 3), _tiles(32, 4, 4), _tiles(64, 4, 4), _tiles(128, 4, 3), _tiles(64, 8, 3), _tiles(128, 8, 3)],
+    columns=None,
+)
 @triton.jit
 def _sample_dot(  # type: ignore[no-untyped-def]
     gathered,

@@ -18,7 +18,7 @@ from evergraft.products.gpu.transpose import readable
 from evergraft.products.gpu.tuning import bucket, tuned
 from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two
 
-SHARES_BYTES = 32 * 2**20  # of float32 shares at a time: half the second-level cache of a large GPU
+SHARES_BYTES = 64 * 2**20  # of float32 shares at a time: about the second-level cache of a large GPU
 FEWEST_TOKENS = 64  # at a time, however many the blocks
 GATHERED = 64  # shares a program writes for each token
 WIDEST_TILE = 64  # of the wide side, at a time
@@ -101,10 +101,10 @@ def _tiles(tokens: int, warps: int, stages: int) -> triton.Config:
     return triton.Config({"BLOCK_TOKENS": tokens}, num_warps=warps, num_stages=stages)
 
 
-TILES = [_tiles(64, 4, 2), _tiles(64, 4, 3), _tiles(128, 4, 2), _tiles(128, 8, 2), _tiles(256, 8, 2)]
-
-
-@tuned(TILES, columns="BLOCK_RUN")
+@tuned(
+    [_tiles(64, 4, 2), _tiles(64, 4, 3), _tiles(128, 4, 2), _tiles(128, 8, 2), _tiles(256, 8, 2)],
+    columns="BLOCK_RUN",
+)
 @triton.jit
 def _spread_dot(  # type: ignore[no-untyped-def]
     x,

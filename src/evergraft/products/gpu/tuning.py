@@ -14,7 +14,7 @@ ACCUMULATORS_A_THREAD = 128  # float32 registers; more of them would spill
 def tuned(tiles: list[triton.Config], columns: str | None = "BLOCK_SPAN") -> Callable[[Any], Any]:
     """Decorate a kernel: the fastest of `tiles` is chosen by the arguments of `KEY` and the dtypes.
 
-    `TRITON_PRINT_AUTOTUNING=1` shows what was chosen. In Triton's interpreter, where time means nothing, the first is.
+    `TRITON_PRINT_AUTOTUNING=1` shows what was chosen.
 
     Args:
         tiles: sizes, warps and pipeline stages to choose from.
@@ -30,9 +30,8 @@ def tuned(tiles: list[triton.Config], columns: str | None = "BLOCK_SPAN") -> Cal
         fitting = [config for config in tiles if accumulators(config) <= ACCUMULATORS_A_THREAD]
         return fitting or [min(tiles, key=accumulators)]
 
-    choices = tiles[:1] if triton.knobs.runtime.interpret else tiles
     decorator: Callable[[Any], Any] = triton.autotune(
-        choices, KEY, prune_configs_by={"early_config_prune": prune}, cache_results=True
+        tiles, KEY, prune_configs_by={"early_config_prune": prune}, cache_results=True
     )
     return decorator
 
