@@ -187,6 +187,46 @@ def export(
     _report(result, as_json, lambda: _print_pairs(result))
 
 
+@app.command()
+def finetune(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    task: Annotated[str, typer.Option(help="sst2, mrpc, rte, cola, stsb, or a table FILE.tsv with a header line.")],
+    data: Annotated[Path | None, typer.Option(help="The folder with the task's train.tsv and dev.tsv.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="A table to validate FILE.tsv on (default: a tenth is held out).")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training examples.")] = 3,
+    learning_rate: Annotated[float, typer.Option(help="Peak.")] = 1e-4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Of classifier, order and dropout.")] = 0,
+    densify: Annotated[bool, typer.Option("--densify", help="Make the encoder dense first.")] = False,
+    updates: Annotated[int, typer.Option(min=0, help="Topology updates; 0 leaves the topology as it is.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="A new folder (default: finetune/TASK-sSEED in the run's folder).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a run's model on labelled sentences, sparse as it is or made dense first."""
+    from evergraft.finetuning import finetune as tune
+
+    result = tune(
+        run,
+        task,
+        data=data,
+        validation=validation,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        dense=densify,
+        updates=updates,
+        device=device,
+        output=output,
+    )
+    _report(result, as_json, lambda: _print_pairs(result))
+
+
 @corpus_app.command()
 def prepare(
     sources: Annotated[
@@ -318,6 +358,43 @@ def bench_step(
         seed=seed,
     )
     _bench(bench.run, plot, output, as_json, print_step)
+
+
+@bench_app.command("profile")
+def bench_profile(
+    model: Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")] = "base",
+    density: Annotated[float, typer.Option(help="Share of the blocks that exist in the sparse step.")] = 0.1,
+    block: Annotated[str, typer.Option(help="Rows x columns.")] = "16x16",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the sparse step.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 32,
+    sequence_length: Annotated[int, typer.Option(min=8, help="Tokens a sequence has.")] = 128,
+    vocabulary_size: Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")] = 30522,
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each part is the fastest of so many.")] = 3,
+    backend: Annotated[str, typer.Option(help="Of the sparse products.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")] = 0,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Show where the time of a training step goes on the CPU: stock, lean dense, sparse."""
+    from evergraft.bench.profile import profile_steps
+    from evergraft.bench.step import StepBench
+    from evergraft.bench.summary import print_profile
+
+    bench = StepBench(
+        model=model,
+        densities=(density,),
+        blocks=(parse_block(block),),
+        precision=precision,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        vocabulary_size=vocabulary_size,
+        threads=threads,
+        rounds=rounds,
+        backend=backend,
+        seed=seed,
+    )
+    _bench(lambda: profile_steps(bench), None, output, as_json, print_profile)
 
 
 def _check_rivals(rivals: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 from transformers import BertConfig, BertForPreTraining
 
 from evergraft.bench.peaks import Peak, measured_peak
@@ -21,6 +23,7 @@ from evergraft.pretraining.model import OWN_KEYS, SparseBertConfig, SparseBertFo
 from evergraft.products import check_backend, choose_backend
 
 SPARSE, LEAN, STOCK = "sparse", "lean dense", "stock transformers"
+CLIPPING = "clipping of gradients"  # its name in a profile
 Rival = tuple[str, str]  # one of these names, and its precision
 Figures = dict[str, Any]
 
@@ -45,7 +48,8 @@ class Step:
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.model(**self.inputs).loss
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        with record_function(CLIPPING):
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -93,27 +97,43 @@ class StepBench:
         Raises:
             EvergraftError: a setting out of range, or a block that does not divide a layer.
         """
+        with self.prepared():
+            peak = measured_peak(DTYPES[self.precision], self.device, peak_size)
+            rivals = self._rivals()
+            measured = [self._measure(*pair, rivals, peak) for pair in self._pairs()]
+            return self.settings() | (measured[0] if len(measured) == 1 else {"results": measured})
+
+    def steps(self) -> dict[Rival, Step]:
+        """The steps by name and precision: dense ones, and the sparse one of the first density and block."""
+        return {**self._rivals(), (SPARSE, self.precision): self._sparse_step(*self._pairs()[0])}
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Check the settings, and set the threads for a while.
+
+        Raises:
+            EvergraftError: a setting out of range, or a block that does not divide a layer.
+        """
         self._check()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            peak = measured_peak(DTYPES[self.precision], self.device, peak_size)
-            rivals = self._rivals()
-            pairs = [(density, block) for block in self.blocks for density in self.densities]
-            measured = [self._measure(density, block, rivals, peak) for density, block in pairs]
-            return self._settings() | (measured[0] if len(measured) == 1 else {"results": measured})
+            yield
         finally:
             torch.set_num_threads(before)
+
+    def _pairs(self) -> list[tuple[float, tuple[int, int]]]:
+        return [(density, block) for block in self.blocks for density in self.densities]
 
     def _check(self) -> None:
         check_backend(self.backend)
         check_precision(self.precision)
         check_device(self.device)
-        for block in self.blocks:
-            for density in self.densities:
-                self._ledger(density, block)
+        for density, block in self._pairs():
+            self._ledger(density, block)
 
-    def _settings(self) -> Figures:
+    def settings(self) -> Figures:
+        """What was measured, for the result."""
         return {
             "bench": "step",
             "model": self.model,
@@ -135,14 +155,12 @@ class StepBench:
         stock = _stock(self._config()).to(self.device)  # type: ignore[arg-type]
         full = with_full_head(inputs)
         return {
-            **{(LEAN, precision): Step(lean, inputs, precision) for precision in DTYPES},
             **{(STOCK, precision): Step(stock, full, precision) for precision in DTYPES},
+            **{(LEAN, precision): Step(lean, inputs, precision) for precision in DTYPES},
         }
 
     def _measure(self, density: float, block: tuple[int, int], rivals: dict[Rival, Step], peak: Peak) -> Figures:
-        model = self._model()
-        sparsify(model, density, block, seed=self.seed, backend=self.backend)
-        step = Step(model, self._inputs(), self.precision)
+        step = self._sparse_step(density, block)
         seconds = fastest({(SPARSE, self.precision): step, **rivals}, self.rounds, device=self.device)
         ours = seconds.pop((SPARSE, self.precision))
         cost = self._ledger(density, block)
@@ -150,7 +168,7 @@ class StepBench:
         figures = {
             "block": f"{block[0]}x{block[1]}",
             "density": cost.density,
-            **self._backend(model),
+            **self._backend(step.model),
             "peak": peak.to_dict(),
             "ratio": ratios[LEAN, self.precision],
             "ratio_best_dense": _best(LEAN, ratios),
@@ -164,6 +182,11 @@ class StepBench:
             "rivals": {" ".join(rival): {"seconds": dense, "ratio": ratios[rival]} for rival, dense in seconds.items()},
         }
         return figures | {"topology_update": self._update(step, ours)}
+
+    def _sparse_step(self, density: float, block: tuple[int, int]) -> Step:
+        model = self._model()
+        sparsify(model, density, block, seed=self.seed, backend=self.backend)
+        return Step(model, self._inputs(), self.precision)
 
     def _update(self, step: Step, step_seconds: float) -> Figures:
         """Seconds of a topology update that exchanges half of the blocks, the largest; and how many steps that is."""

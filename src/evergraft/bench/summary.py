@@ -62,6 +62,22 @@ def print_step(result: Figures) -> None:
     _print_break_even(console, result)
 
 
+def print_profile(result: Figures) -> None:
+    """Print the figures of `evergraft bench profile`."""
+    steps = result["steps"]
+    table = Table("ms, share of the step", *steps, title=f"{result['model']}, {result['threads']} threads")
+    parts = next(iter(steps.values()))["parts"]
+    for part in parts:
+        table.add_row(part, *(_part(figures["parts"][part], figures["seconds"]) for figures in steps.values()))
+    table.add_section()
+    table.add_row("all", *(_millisecond(figures["seconds"]) for figures in steps.values()))
+    Console().print(table)
+
+
+def _part(seconds: float, total: float) -> str:
+    return f"{seconds * 1e3:.1f} ({seconds / total:.0%})" if seconds else ""
+
+
 def _update(figures: Figures) -> str:
     return f"the largest topology update takes {figures['seconds'] * 1e3:.1f} ms, {figures['steps']:.2f} steps"
 

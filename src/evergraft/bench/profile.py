@@ -1,0 +1,73 @@
+"""`evergraft bench profile`: where the time of a training step goes, in stock, lean dense and sparse models."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+
+from evergraft.bench.step import CLIPPING, Step, StepBench
+
+# The first of these that matches an operator's name, or that of one it was called from, says what it is for.
+PARTS = {
+    "AdamW": r"Optimizer\.(step|zero_grad)",
+    "clipping": CLIPPING,
+    "MLM head": r"_VocabularyLoss|cross_entropy|nll_loss|NllLoss|log_softmax|LogSoftmax",
+    "sparse products": r"evergraft",
+    "dropout": r"[Dd]ropout(?!.*scaled_dot)|bernoulli",
+    "attention": r"scaled_dot_product|ScaledDotProduct|bmm|Bmm|softmax|Softmax",
+    "GELU": r"[Gg]elu",
+    "layer norm": r"layer_norm|LayerNorm",
+    "embeddings": r"[Ee]mbedding",
+    "dense products": r"aten::(addmm|mm|linear)\b|AddmmBackward|MmBackward|mkldnn",
+}
+OTHER = "the rest: sums, casts, copies"
+
+
+def profile_steps(bench: StepBench) -> dict[str, Any]:
+    """Profile every step of a bench.
+
+    Returns:
+        The settings, and as `steps`, for each step: its `seconds`, and as `parts` the seconds of each. Each part is the
+        fastest of the rounds, of the operators' own time; `seconds` is their sum.
+
+    Raises:
+        EvergraftError: as `StepBench.run`.
+    """
+    with bench.prepared():
+        steps = {" ".join(key): step for key, step in bench.steps().items()}
+        for step in steps.values():
+            step()  # warms up
+        rounds = [
+            {name: _parts(step, bench.vocabulary_size) for name, step in steps.items()} for _ in range(bench.rounds)
+        ]
+        parts = {name: {part: min(turn[name][part] for turn in rounds) for part in (*PARTS, OTHER)} for name in steps}
+        figures = {name: {"seconds": sum(each.values()), "parts": each} for name, each in parts.items()}
+        return bench.settings() | {"bench": "profile", "steps": figures}
+
+
+def _parts(step: Step, vocabulary: int) -> dict[str, float]:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        step()
+    seconds: dict[str, float] = defaultdict(float)
+    for event in profiler.events() or ():
+        seconds[part_of(event, vocabulary)] += event.self_cpu_time_total / 1e6
+    return seconds
+
+
+def part_of(event: FunctionEvent, vocabulary: int) -> str:
+    """What an operator is for: one of PARTS or OTHER."""
+    names, sizes = [], set()
+    caller: FunctionEvent | None = event
+    while caller is not None:
+        names.append(caller.name)
+        shapes: Sequence[Any] = caller.input_shapes or ()
+        sizes |= {size for shape in shapes if isinstance(shape, list) for size in shape}
+        caller = caller.cpu_parent
+    chain = " ".join(names)
+    part = next((part for part, pattern in PARTS.items() if re.search(pattern, chain)), OTHER)
+    return "MLM head" if vocabulary in sizes and part in ("dense products", OTHER) else part
