@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback  # type: ignore[attr-defined]
 from transformers.trainer_callback import PrinterCallback
 
+from evergraft.allocator import keep_freed_memory
 from evergraft.callback import TopologyCallback
 from evergraft.conversion import sparse_layers
 from evergraft.corpus import Corpus, prepared
@@ -96,6 +97,7 @@ def resume(path: Path, *, callbacks: list[TrainerCallback] | None = None) -> Res
 
 def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[TrainerCallback]) -> Result:
     recipe = run.recipe
+    keep_freed_memory()
     set_seed(recipe.seed)
     budget = Budget(recipe.total_steps, recipe.minutes * 60 if recipe.minutes else None)
     stop = BudgetCallback(budget)
