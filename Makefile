@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env pretrain test test-slow lint docs clean
+.PHONY: env pretrain test test-slow lint docs clean test-gpu gpu-session
 
 env: $(READY)
 
@@ -24,6 +24,13 @@ test: env  ## The fast tests: under ten minutes on two cores.
 
 test-slow: env  ## The long ones too.
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: env  ## The GPU products, natively where there is a GPU, and what only a GPU can show.
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/products/test_gpu*.py
+
+# GPU_PYTHON names a Python that has torch, Triton and the project's dependencies, where none can be installed.
+gpu-session: $(if $(GPU_PYTHON),,env)  ## Test, tune and bench on a GPU: under nine minutes; results in benchmarks/results/gpu.
+	$(or $(GPU_PYTHON),$(BIN)/python) benchmarks/gpu_session.py
 
 lint: env
 	$(BIN)/ruff check .
