@@ -27,6 +27,7 @@ TEXT = (".txt", ".text", ".md", ".rst")
 PARQUET = ".parquet"
 LONGEST_DOCUMENT = 1 << 20  # characters; longer ones are cut at a line's end, so that memory stays bounded
 COLUMN = "text"
+TORN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)  # what decompression raises
 
 Watch = Callable[[BinaryIO], BinaryIO]
 
@@ -78,6 +79,19 @@ def files(source: str) -> list[Path] | None:
     raise EvergraftError(f"{source} does not exist; expected a text file, a glob, a folder or the name of a data set")
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines of a UTF-8 text file, `.gz`, `.xz` or `.zst` too, without their ends.
+
+    Raises:
+        EvergraftError: the file is torn or not UTF-8.
+    """
+    try:
+        with path.open("rb") as raw, _decompress(path, raw) as stream:
+            yield from _lines(stream, str(path))
+    except TORN as error:
+        raise EvergraftError(f"{path} is torn or not a {path.suffix} file: {error}") from None
+
+
 def _documents(source: str, watch: Watch | None) -> Iterator[str]:
     paths = files(source)
     if paths is not None:
@@ -103,7 +117,7 @@ def _file_documents(path: Path, watch: Watch | None) -> Iterator[str]:
                 yield from _json_lines(stream, path)
             else:
                 yield from _blank_line_separated(stream, str(path))
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError) as error:
+    except TORN as error:
         raise EvergraftError(f"{path} is torn or not a {path.suffix} file: {error}") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForPreTraining, BertConfig, BertForPreTraining
 from transformers.utils.generic import ModelOutput
 
@@ -72,16 +72,7 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
         if config._attn_implementation == "sdpa":
             config._attn_implementation = attention.NAME
         use_fast_dropout(self)
-        if config.density < 1:
-            height, width = config.block
-            sparsify(
-                self,
-                config.density,
-                (height, width),
-                seed=config.topology_seed,
-                std=config.initializer_range,
-                backend=config.backend,
-            )
+        sparsify_as_configured(self, config)
 
     def forward(self, *args: Any, masked_positions: Tensor | None = None, **kwargs: Any) -> Any:
         """Compute the losses of a batch.
@@ -117,6 +108,20 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
         head = self.cls.predictions
         loss: VocabularyLoss = vocabulary_loss(head.transform(hidden), head.decoder.weight, head.decoder.bias, labels)
         return loss
+
+
+def sparsify_as_configured(model: nn.Module, config: SparseBertConfig) -> None:
+    """Make the encoder of a BERT sparse, unless its configuration is that of a dense one."""
+    if config.density < 1:
+        height, width = config.block
+        sparsify(
+            model,
+            config.density,
+            (height, width),
+            seed=config.topology_seed,
+            std=config.initializer_range,
+            backend=config.backend,
+        )
 
 
 def _select(hidden: Tensor, positions: Tensor) -> Tensor:

@@ -50,9 +50,9 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """Show the figures of the last line of metrics."""
         if logs and "loss" in logs and self.bar.live.is_started:
-            explored = f", explored {logs['explored']:.3f}" if "explored" in logs else ""
-            facts = f"loss {logs['loss']:.4f}, {logs['tokens_per_second']:,.0f} tokens/s{explored}"
-            self.bar.update(self.task, facts=facts)
+            formats = {"loss": "loss {:.4f}", "tokens_per_second": "{:,.0f} tokens/s", "explored": "explored {:.3f}"}
+            facts = [form.format(logs[name]) for name, form in formats.items() if name in logs]
+            self.bar.update(self.task, facts=", ".join(facts))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from evergraft.callback import ALL
 from evergraft.study.pareto import COSTS, EqualLoss, equal_loss, front
 from evergraft.study.results import Collection, Configuration
 from evergraft.study.statistics import Estimate
@@ -217,21 +218,18 @@ def _over_time(
 
 
 def _explored(one: Configuration) -> list[tuple[int, float]]:
-    lines = [line for line in one.records[0].metrics if "explored" in line]
-    return [(line["step"], line["explored"]) for line in _thinned(lines)]
+    return [(line["step"], line["explored"]) for line in _overall(one)]
 
 
 def _removed_new(one: Configuration) -> list[tuple[int, float]]:
-    """Of all layers together: blocks grown by the update before that this one pruned."""
-    grown: dict[str, int] = {}
-    pruned_again: dict[int, float] = defaultdict(float)
-    grown_before: dict[int, int] = defaultdict(int)
-    for line in one.records[0].topology:
-        if line["removed_new_ratio"] is not None:
-            grown_before[line["step"]] += grown[line["layer"]]
-            pruned_again[line["step"]] += line["removed_new_ratio"] * grown[line["layer"]]
-        grown[line["layer"]] = line["grown"]
-    return [(step, pruned_again[step] / count) for step, count in grown_before.items() if count]
+    return [
+        (line["step"], line["removed_new_ratio"]) for line in _overall(one) if line["removed_new_ratio"] is not None
+    ]
+
+
+def _overall(one: Configuration) -> list[dict[str, Any]]:
+    """Of the first seed, each update's line for all layers together."""
+    return [line for line in one.records[0].topology if line["layer"] == ALL]
 
 
 def _mean_lines(one: Configuration) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -266,7 +265,7 @@ def _optional(one: Configuration, key: str) -> str:
 
 def _mean(results: Sequence[dict[str, Any]], metric: str) -> str:
     values = [result["metrics"][metric] for result in results]
-    known = [value for value in values if not math.isnan(value)]
+    known = [value for value in values if value is not None]
     return t_interval(known).text() if known else "undefined"
 
 

@@ -1,0 +1,195 @@
+"""`finetune`: from a pre-trained run to a classifier and its metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import (
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from evergraft.callback import TopologyCallback
+from evergraft.errors import EvergraftError
+from evergraft.finetuning.model import classifier
+from evergraft.finetuning.tables import Examples, load_task
+from evergraft.finetuning.tasks import Task, measure
+from evergraft.folders import atomic_folder
+from evergraft.pretraining.budget import Budget
+from evergraft.pretraining.progress import ProgressBar
+from evergraft.pretraining.run import ENVIRONMENT, MODEL, RESULT, Run, environment
+from evergraft.pretraining.trainer import resolve_device
+
+FOLDER = "finetune"
+WARMUP = 0.1  # of the steps: the rate rises to its peak, then falls to zero (Devlin et al., 2018, appendix A.3)
+
+
+def finetune(
+    run_folder: Path,
+    task_name: str,
+    *,
+    data: Path | None = None,
+    validation: Path | None = None,
+    epochs: int = 3,
+    learning_rate: float = 1e-4,
+    batch_size: int = 32,
+    seed: int = 0,
+    dense: bool = False,
+    updates: int = 0,
+    device: str = "auto",
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a run's model on a task, and measure it.
+
+    The topology is left as it is unless `updates` are asked for. Inputs are as long as the run's at most.
+
+    Args:
+        run_folder: of a finished run.
+        task_name, data, validation: as for `load_task`.
+        epochs, learning_rate, batch_size: of AdamW; the rate is of the range that Turc et al. (2019, arXiv 1908.08962)
+            searched for small BERTs.
+        seed: of the classifier, the order of the examples, and dropout.
+        dense: fill the encoder up to a dense one first; a dense run stays as it is.
+        updates: topology updates while fine-tuning.
+        output: a new folder; by default `finetune/TASK-sSEED` in the run's.
+
+    Returns:
+        What result.json in the output holds: `task`, `metrics` after the last epoch, `history` a dict an epoch,
+        `seconds`, `density` of the encoder as it was fine-tuned, and the settings.
+
+    Raises:
+        EvergraftError: the run is not there or not finished, bad data, a setting out of range, or `output` exists.
+    """
+    _check(epochs, learning_rate, batch_size, updates)
+    device = resolve_device(device)
+    run = Run.open(run_folder)
+    run.model_folder  # noqa: B018 - raises for an unfinished run, before anything is read
+    task, train, dev = load_task(task_name, data, validation)
+    output = output or run_folder / FOLDER / _name(task, dense, updates, seed)
+    if output.exists():
+        raise EvergraftError(f"output {output} exists already; choose another --output, or another --seed")
+    set_seed(seed)
+    model = classifier(run, task, dense=dense)
+    tokenizer = AutoTokenizer.from_pretrained(run.model_folder)
+    encoded = [_encode(tokenizer, examples, run.recipe.sequence_length) for examples in (train, dev)]
+    with atomic_folder(output) as folder:
+        arguments = _arguments(folder, epochs, learning_rate, batch_size, seed, device)
+        trainer = Trainer(
+            model,
+            arguments,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            train_dataset=encoded[0],
+            eval_dataset=encoded[1],
+            compute_metrics=lambda outputs: _metrics(task, outputs),
+            callbacks=_callbacks(model.config.density, updates, -(-len(train.labels) // batch_size) * epochs),
+        )
+        trainer.remove_callback(PrinterCallback)
+        began = time.monotonic()
+        trainer.train()
+        result = {
+            "run": str(run_folder),
+            "task": task.name,
+            "output": str(output),
+            "metrics": (history := _history(trainer))[-1]["metrics"],
+            "history": history,
+            "seconds": round(time.monotonic() - began, 3),
+            "steps": trainer.state.global_step,
+            "train_examples": len(train.labels),
+            "validation_examples": len(dev.labels),
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "seed": seed,
+            "densified": dense and run.recipe.density < 1,
+            "updates": updates,
+            "density": model.config.density,
+        }
+        model.save_pretrained(folder / MODEL)
+        tokenizer.save_pretrained(folder / MODEL)
+        (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+        (folder / RESULT).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def _check(epochs: int, learning_rate: float, batch_size: int, updates: int) -> None:
+    for name, value in {"epochs": epochs, "batch-size": batch_size}.items():
+        if value < 1:
+            raise EvergraftError(f"--{name} must be 1 or more; got {value}")
+    if not 0 < learning_rate < 1:
+        raise EvergraftError(f"--learning-rate must lie between 0 and 1; got {learning_rate}")
+    if updates < 0:
+        raise EvergraftError(f"--updates must be 0 (the topology stays) or more; got {updates}")
+
+
+def _name(task: Task, dense: bool, updates: int, seed: int) -> str:
+    how = ["dense"] * dense + [f"updates{updates}"] * bool(updates)
+    return "-".join([task.name.partition(".")[0], *how, f"s{seed}"])
+
+
+def _encode(tokenizer: Any, examples: Examples, length: int) -> list[dict[str, Any]]:
+    encoded = tokenizer(examples.first, examples.second, truncation=True, max_length=length)
+    return [
+        {"labels": label, **{name: encoded[name][index] for name in encoded}}
+        for index, label in enumerate(examples.labels)
+    ]
+
+
+def _arguments(
+    folder: Path, epochs: int, learning_rate: float, batch_size: int, seed: int, device: str
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        learning_rate=learning_rate,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=4 * batch_size,
+        warmup_steps=WARMUP,
+        weight_decay=0.01,
+        optim="adamw_torch_fused",
+        eval_strategy="epoch",
+        save_strategy="no",
+        logging_steps=10,
+        disable_tqdm=True,
+        report_to=[],
+        log_level="error",
+        seed=seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+    )
+
+
+def _callbacks(density: float, updates: int, steps: int) -> list[TrainerCallback]:
+    bar = ProgressBar(Budget(steps, None))
+    return [TopologyCallback(updates), bar] if updates and density < 1 else [bar]
+
+
+def _metrics(task: Task, outputs: EvalPrediction) -> dict[str, float]:
+    return measure(task, np.asarray(outputs.predictions), np.asarray(outputs.label_ids))  # type: ignore[return-value]
+
+
+def _history(trainer: Trainer) -> list[dict[str, Any]]:
+    """Loss and metrics after each epoch."""
+    bookkeeping = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    return [
+        {
+            "epoch": round(line["epoch"]),
+            "loss": line["eval_loss"],
+            "metrics": {
+                name.removeprefix("eval_"): value
+                for name, value in line.items()
+                if name.startswith("eval_") and name not in bookkeeping
+            },
+        }
+        for line in trainer.state.log_history
+        if "eval_loss" in line
+    ]

@@ -1,0 +1,46 @@
+"""A sentence classifier on a run's encoder, sparse as it was pre-trained."""
+
+from __future__ import annotations
+
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+
+from evergraft.conversion import densify
+from evergraft.finetuning.tasks import Task
+from evergraft.pretraining.model import SparseBertConfig, sparsify_as_configured
+from evergraft.pretraining.run import Run
+
+
+class SparseBertForSequenceClassification(BertForSequenceClassification):  # type: ignore[no-untyped-call]
+    """`BertForSequenceClassification` whose encoder is sparse, if its configuration says so."""
+
+    config_class = SparseBertConfig
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__(config)
+        sparsify_as_configured(self, config)
+
+
+def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSequenceClassification:
+    """A run's encoder and pooler under a fresh classifier.
+
+    Args:
+        dense: make the encoder dense, with zeros where no weight was, which training may then fill.
+
+    Raises:
+        EvergraftError: the run has not finished.
+    """
+    names = dict(enumerate(task.labels or ["score"]))
+    model = SparseBertForSequenceClassification.from_pretrained(
+        run.model_folder,
+        num_labels=task.outputs,
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        problem_type="single_label_classification" if task.labels else "regression",
+    )
+    if dense and model.config.density < 1:
+        densify(model)
+        model.config.density = 1.0
+    return model
+
+
+AutoModelForSequenceClassification.register(SparseBertConfig, SparseBertForSequenceClassification)

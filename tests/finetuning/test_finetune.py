@@ -1,0 +1,141 @@
+"""Fine-tuning a run: it learns, sparse stays sparse, and a model comes out that loads."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import matthews_corrcoef
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from evergraft.conversion import sparse_layers
+from evergraft.errors import EvergraftError
+from evergraft.finetuning import finetune
+from evergraft.finetuning.model import SparseBertForSequenceClassification, classifier
+from evergraft.finetuning.tasks import METRICS, TASKS, measure
+from evergraft.pretraining.model import SparseBertForPreTraining
+from evergraft.pretraining.run import Run
+from evergraft.study.results import collect
+from evergraft.study.tables import transfer
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Sentences about a cat or a dog, labelled by which."""
+    words = ("the cat", "a small dog")
+    lines = [f"{words[n % 2]} watches the house number {n}\t{n % 2}" for n in range(120)]
+    path = tmp_path_factory.mktemp("task") / "animals.tsv"
+    path.write_text("sentence\tlabel\n" + "\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run of one's own."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+SETTINGS = {"epochs": 8, "learning_rate": 5e-3, "batch_size": 16, "device": "cpu"}
+
+
+def test_it_learns_and_the_topology_stays(run, table):
+    result = finetune(run, str(table), **SETTINGS)
+    assert result["metrics"]["accuracy"] == 1
+    assert len(result["history"]) == 8
+    assert result["history"][-1]["loss"] < result["history"][0]["loss"]
+    assert (result["train_examples"], result["validation_examples"], result["steps"]) == (108, 12, 56)
+    assert result["density"] == 0.25
+    folder = run / "finetune" / "animals-s0"
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert sorted(path.name for path in folder.iterdir()) == ["environment.json", "model", "result.json"]
+    tuned = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    assert isinstance(tuned, SparseBertForSequenceClassification)
+    before = sparse_layers(SparseBertForPreTraining.from_pretrained(run / "model"))
+    for name, layer in sparse_layers(tuned).items():
+        assert torch.equal(layer.topology.positions, before[name].topology.positions)
+        assert not torch.equal(layer.values, before[name].values)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    inputs = tokenizer(
+        ["a small dog watches the house", "the cat watches the house"], padding=True, return_tensors="pt"
+    )
+    assert tuned.eval()(**inputs).logits.argmax(-1).tolist() == [1, 0]
+    assert tuned.config.id2label == {0: "0", 1: "1"}
+    rows = transfer(collect([run])).rows
+    assert rows == (("dynamic", "animals.tsv", "as it was", "1", "accuracy 1.000, macro_f1 1.000"),)
+
+
+def test_a_seed_repeats(run, table, tmp_path):
+    settings = SETTINGS | {"epochs": 1}
+    results = [finetune(run, str(table), **settings, output=tmp_path / name) for name in ("one", "two")]
+    assert results[0]["history"] == results[1]["history"]
+    assert results[0]["history"] != finetune(run, str(table), **settings, seed=1)["history"]
+
+
+def test_densified(run, table):
+    result = finetune(run, str(table), dense=True, **SETTINGS | {"epochs": 1})
+    assert (result["density"], result["densified"]) == (1, True)
+    tuned = AutoModelForSequenceClassification.from_pretrained(run / "finetune" / "animals-dense-s0" / "model")
+    with pytest.raises(EvergraftError, match="holds no SparseLinear"):
+        sparse_layers(tuned)
+    assert (tuned.bert.encoder.layer[0].output.dense.weight != 0).float().mean() > 0.9  # training filled the zeros
+
+
+def test_densify_keeps_the_function(finished):
+    run, task = Run.open(finished), TASKS["sst2"]
+    torch.manual_seed(0)
+    sparse = classifier(run, task).eval()
+    torch.manual_seed(0)
+    dense = classifier(run, task, dense=True).eval()
+    tokens = torch.randint(5, 100, (3, 20))
+    torch.testing.assert_close(dense(tokens).logits, sparse(tokens).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_topology_evolves_when_asked(run, table):
+    result = finetune(run, str(table), updates=3, **SETTINGS | {"epochs": 2})
+    lines = (run / "finetune" / "animals-updates3-s0" / "topology.jsonl").read_text().splitlines()
+    assert len(lines) == 3 * (12 + 1)
+    assert result["updates"] == 3
+
+
+def test_scores_are_regressed(run, tmp_path):
+    path = tmp_path / "scores.tsv"
+    words = {"the cat": 0.5, "my old teacher": 4.0}
+    lines = [f"{word} watches the house\tthe captain\t{score}" for word, score in words.items()]
+    path.write_text("sentence1\tsentence2\tlabel\n" + "\n".join(lines * 60))
+    result = finetune(run, str(path), **SETTINGS | {"epochs": 20})
+    assert result["metrics"]["pearson"] > 0.9
+
+
+def test_metrics_against_their_definitions():
+    labels, predicted = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0])
+    assert METRICS["accuracy"](labels, predicted) == 0.6
+    assert METRICS["f1"](labels, predicted) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert METRICS["matthews_correlation"](labels, predicted) == pytest.approx(matthews_corrcoef(labels, predicted))
+    scores = np.array([[1.0], [2.0], [4.0]])
+    assert measure(TASKS["stsb"], scores, np.array([1.0, 2.0, 3.0]))["spearman"] == pytest.approx(1)
+    assert measure(TASKS["stsb"], np.ones((3, 1)), np.array([1.0, 2.0, 3.0])) == {"pearson": None, "spearman": None}
+    assert measure(TASKS["cola"], np.eye(2)[[0, 0]], np.array([0, 1])) == {"matthews_correlation": 0}
+    assert not math.isnan(measure(TASKS["mrpc"], np.eye(2)[[0, 0]], np.array([0, 1]))["f1"])
+
+
+def test_bad_settings(run, table, tmp_path):
+    for settings, sentence in (
+        ({"epochs": 0}, "--epochs must be 1 or more; got 0"),
+        ({"batch_size": 0}, "--batch-size must be 1 or more; got 0"),
+        ({"learning_rate": 2.0}, "--learning-rate must lie between 0 and 1; got 2.0"),
+        ({"updates": -1}, "--updates must be 0"),
+        ({"device": "tpu"}, "tpu"),
+        ({"output": run}, "exists already; choose another --output, or another --seed"),
+    ):
+        with pytest.raises(EvergraftError, match=sentence):
+            finetune(run, str(table), **settings)
+    with pytest.raises(EvergraftError, match="is not a run's folder"):
+        finetune(tmp_path / "missing", str(table))
+    shutil.rmtree(run / "model")
+    with pytest.raises(EvergraftError, match="holds no finished model"):
+        finetune(run, str(table))
+    assert not (run / "finetune").exists()
