@@ -3,7 +3,7 @@
 glibc maps every allocation above its threshold (32 MiB at most) straight from the kernel and unmaps it when it is
 freed. A training step allocates and frees the same activations again and again, so each time the kernel zeroes all
 their pages: an output of 48 MiB then takes three times as long to compute. With no such maps, and a heap that is never
-trimmed, the memory of one step serves the next. The peak is the same; it is given back only when the process ends.
+trimmed, the memory of one step serves the next. The peak is some percent higher, and given back when the process ends.
 """
 
 from __future__ import annotations
