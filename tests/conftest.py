@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from evergraft import cli
 from evergraft.corpus import Corpus, prepare
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.training import pretrain
@@ -95,3 +97,21 @@ def finished(tmp_path_factory, small_recipe) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     pretrain(small_recipe(), folder)
     return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evergraft", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = left.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

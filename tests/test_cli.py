@@ -15,26 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertForPreTraining, pipeline
 
-from evergraft import cli
 from evergraft.pretraining.model import SparseBertForPreTraining
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evergraft", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
