@@ -38,11 +38,19 @@ INLINE Halves narrow(Vec v) {
 #endif
 }
 INLINE void store(Bf16* p, Vec v) { *(LooseHalves*)p = narrow(v); }
-INLINE void stream(Bf16* p, Vec v) {
-#if defined(__AVX512F__)
-  if (((uintptr_t)p & 31) == 0) return _mm256_stream_si256((__m256i*)p, (__m256i)narrow(v));
+
+// LINE numbers side by side, as many vectors of sums as fill a vector when stored.
+template <class S> constexpr int SUMS_A_LINE = 4 / sizeof(S);
+INLINE void store_line(float* p, const Vec* v, bool past_caches) { past_caches ? stream(p, v[0]) : store(p, v[0]); }
+INLINE void store_line(Bf16* p, const Vec* v, bool past_caches) {
+#if defined(__AVX512BF16__)
+  Vec line = (Vec)_mm512_cvtne2ps_pbh(v[1], v[0]);
+#else
+  typedef uint16_t Line __attribute__((vector_size(4 * LANES)));
+  Halves halves[2] = {narrow(v[0]), narrow(v[1])};
+  Vec line = (Vec)*(Line*)halves;
 #endif
-  store(p, v);
+  past_caches ? stream((float*)p, line) : store((float*)p, line);
 }
 
 // The first n of LANES numbers, the others zero; and back.
@@ -56,3 +64,22 @@ template <class S> INLINE void store_some(S* p, Vec v, int n) {
   store(some, v);
   for (int i = 0; i < n; i++) narrow(some[i], p + i);
 }
+
+// How a weight multiplies a vector of inputs. Plain: fp32 by fp32. Dot: two bf16 by two bf16, both products summed in
+// fp32; then every 32-bit word of weights and inputs holds two neighbours of what is summed over.
+struct Plain {
+  static constexpr int NEIGHBOURS = 1;
+  static INLINE Vec add(Vec sum, const float* w, Vec x) { return sum + *w * x; }
+  static INLINE Vec add(Vec sum, Vec w, Vec x) { return sum + w * x; }
+};
+#if defined(__AVX512BF16__)
+struct Dot {
+  static constexpr int NEIGHBOURS = 2;
+  static INLINE Vec add(Vec sum, Vec w, Vec x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
+  static INLINE Vec add(Vec sum, const float* w, Vec x) {
+    int32_t word;
+    memcpy(&word, w, 4);
+    return add(sum, (Vec)_mm512_set1_epi32(word), x);
+  }
+};
+#endif

@@ -15,14 +15,14 @@ struct BlockRow {
   INLINE int64_t slot(int i) const { return slots ? slots[i] : first + i; }
 };
 
-// A block as a product sees it: outs x ins weights, out_step and in_step apart in memory.
+// A block as a product sees it: outs x ins words of weights, out_step and in_step apart in memory.
 struct BlockShape {
   int outs, ins, out_step, in_step;
   INLINE int64_t area() const { return (int64_t)outs * ins; }
 };
 
 // ROWS outputs of W vectors of tokens. INS and OUT_STEP are the block's if they are known when compiling, else 0.
-template <int ROWS, int W, int INS, int OUT_STEP>
+template <class Mac, int ROWS, int W, int INS, int OUT_STEP>
 INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int ins = INS ? INS : block.ins;
   const int64_t out_step = OUT_STEP ? OUT_STEP : block.out_step, in_step = OUT_STEP == 1 ? block.in_step : 1;
@@ -33,13 +33,13 @@ INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, 
     _Pragma("GCC unroll 4") for (int i = 0; i < ins; i++, w += in_step, x += T) {
       Vec xs[W];
       UNROLL for (int v = 0; v < W; v++) xs[v] = load(x + v * LANES);
-      UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) sum[r][v] += w[r * out_step] * xs[v];
+      UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) sum[r][v] = Mac::add(sum[r][v], w + r * out_step, xs[v]);
     }
   }
   UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) store(out + r * T + v * LANES, sum[r][v]);
 }
 
-template <int INS, int OUT_STEP>
+template <class Mac, int INS, int OUT_STEP>
 void gather(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int64_t out_step = OUT_STEP ? OUT_STEP : block.out_step;
   const bool twice = T % (2 * STEP) == 0;
@@ -51,9 +51,9 @@ void gather(const float* in, int T, BlockRow row, BlockShape block, const float*
         const float* w = values + o * out_step;
         float* to = out + (int64_t)o * T + t;
         if constexpr (ROWS * 2 * V <= SUMS)
-          if (twice) { gather_some<ROWS, 2 * V, INS, OUT_STEP>(in + t, T, row, block, w, to); continue; }
-        gather_some<ROWS, V, INS, OUT_STEP>(in + t, T, row, block, w, to);
-        if (twice) gather_some<ROWS, V, INS, OUT_STEP>(in + t + STEP, T, row, block, w, to + STEP);
+          if (twice) { gather_some<Mac, ROWS, 2 * V, INS, OUT_STEP>(in + t, T, row, block, w, to); continue; }
+        gather_some<Mac, ROWS, V, INS, OUT_STEP>(in + t, T, row, block, w, to);
+        if (twice) gather_some<Mac, ROWS, V, INS, OUT_STEP>(in + t + STEP, T, row, block, w, to + STEP);
       }
     };
     if constexpr (MAX_ROWS == 8) rows(std::integral_constant<int, 8>{});
@@ -62,3 +62,44 @@ void gather(const float* in, int T, BlockRow row, BlockShape block, const float*
     rows(std::integral_constant<int, 1>{});
   }
 }
+
+#if defined(__AVX512BF16__)
+// Blocks one input wide, in bf16: every two of a row are multiplied together, their inputs brought side by side here.
+//   in: a tile of token pairs, T / 2 words a feature.  values: [(count + 1) / 2][outs], the weights of two blocks a word.
+template <int ROWS, int W>
+INLINE void gather_pairs_some(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
+  Vec sum[ROWS][2 * W] = {};
+  for (int b = 0; b < row.count; b += 2, values += outs) {
+    const float* x0 = in + (int64_t)row.others[b] * (T / 2);
+    const float* x1 = in + (int64_t)row.others[std::min(b + 1, row.count - 1)] * (T / 2);
+    Vec xs[2 * W];
+    UNROLL for (int v = 0; v < W; v++) {
+      __m512i first = (__m512i)load(x0 + v * LANES), second = (__m512i)load(x1 + v * LANES);
+      xs[2 * v] = (Vec)_mm512_unpacklo_epi16(first, second);
+      xs[2 * v + 1] = (Vec)_mm512_unpackhi_epi16(first, second);
+    }
+    UNROLL for (int r = 0; r < ROWS; r++)
+      UNROLL for (int v = 0; v < 2 * W; v++) sum[r][v] = Dot::add(sum[r][v], values + r, xs[v]);
+  }
+  // Unpacking left tokens 0-3, 8-11, ... in one vector and 4-7, 12-15, ... in the other.
+  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) {
+    Vec lo = sum[r][2 * v], hi = sum[r][2 * v + 1];
+    store(out + r * T + 2 * v * LANES, __builtin_shufflevector(lo, hi, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23));
+    store(out + r * T + (2 * v + 1) * LANES, __builtin_shufflevector(lo, hi, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31));
+  }
+}
+
+inline void gather_pairs(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
+  int o = 0;
+  auto rows = [&](auto number, auto width) {
+    constexpr int ROWS = decltype(number)::value, W = decltype(width)::value;
+    for (; o + ROWS <= outs; o += ROWS)
+      for (int t = 0; t < T; t += 2 * W * LANES)
+        gather_pairs_some<ROWS, W>(in + t / 2, T, row, outs, values + o, out + (int64_t)o * T + t);
+  };
+  rows(std::integral_constant<int, 8>{}, std::integral_constant<int, 1>{});
+  rows(std::integral_constant<int, 4>{}, std::integral_constant<int, 3>{});
+  rows(std::integral_constant<int, 2>{}, std::integral_constant<int, 3>{});
+  rows(std::integral_constant<int, 1>{}, std::integral_constant<int, 3>{});
+}
+#endif

@@ -7,8 +7,8 @@
 
 // The T tokens of LANES features from f0, as LANES / P vectors for every P tokens: vector [t / P][f / ROWS] holds ROWS
 // features of P tokens each.
-template <class S, int P>
-void pack_rows(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t features, int T, float* to) {
+template <class Source, int P>
+void pack_rows(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t features, int T, float* to) {
   for (int t = 0; t < T; t += LANES) {
     Vec v[LANES];
     load_square(x, t0 + t, tokens, f0, features, v);
@@ -40,7 +40,7 @@ template <int COUNT> struct ListedColumns {
 
 // The first `valid` of COUNT columns: sums over the T tokens, U x P of them at a time, are added to where they belong.
 //   rows: [T / P] vectors, made by pack_rows.
-template <int P, int U, int COUNT, class Columns>
+template <class Mac, int P, int U, int COUNT, class Columns>
 INLINE void outer_some(const float* rows, int T, const Columns& columns, int valid) {
   constexpr int ROWS = LANES / P;
   Vec sum[COUNT] = {};
@@ -49,7 +49,7 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
     UNROLL for (int i = 0; i < U; i++) r[i] = load(rows + (t + i * P) * ROWS);
     UNROLL for (int u = 0; u < COUNT; u++) {
       const float* x = columns.x(valid == COUNT ? u : std::min(u, valid - 1)) + t;
-      UNROLL for (int i = 0; i < U; i++) sum[u] += r[i] * repeat<P>(x + i * P);
+      UNROLL for (int i = 0; i < U; i++) sum[u] = Mac::add(sum[u], r[i], repeat<P>(x + i * P));
     }
   }
   UNROLL for (int u = 0; u < COUNT; u += P) {
@@ -66,12 +66,13 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
 
 // The sums of ROWS numbers of every column of a block row.
 //   tile: the other activation, feature by feature.  gradient: blocks as [wide][tall]; offset: of the ROWS in a column.
-template <int P> void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient) {
+template <class Mac, int P>
+void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient) {
   constexpr int COUNT = REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
   auto some = [&](const auto& columns, int valid) {
-    if (valid < COUNT) outer_some<P, 3, COUNT>(rows, T, columns, valid);
-    else if (T % (MANY * P) == 0) outer_some<P, MANY, COUNT>(rows, T, columns, COUNT);
-    else outer_some<P, 3, COUNT>(rows, T, columns, COUNT);
+    if (valid < COUNT) outer_some<Mac, P, 3, COUNT>(rows, T, columns, valid);
+    else if (T % (MANY * P) == 0) outer_some<Mac, P, MANY, COUNT>(rows, T, columns, COUNT);
+    else outer_some<Mac, P, 3, COUNT>(rows, T, columns, COUNT);
   };
   const int total = row.count * block.ins;
   if (block.ins == 1 && !row.slots) {

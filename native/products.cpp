@@ -115,19 +115,22 @@ const float* in_fp32(const Bf16* values, int64_t n, Buffer<float>& buffer) {
   return to;
 }
 
-// Tokens of a tile of so many features: as many as the cache holds, no more than each thread has.
-int tile_tokens(int64_t features, int64_t tokens, const Threads& threads, int most) {
-  const int64_t fit = TILE_BYTES / (4 * std::max<int64_t>(features, 1)), share = (tokens + threads.count - 1) / std::max(threads.count, 1);
-  const int64_t T = std::min({fit, share + STEP - 1, (int64_t)most}) / STEP * STEP;
-  return (int)std::max<int64_t>(T >= 2 * STEP ? T / (2 * STEP) * (2 * STEP) : T, STEP);
-}
-
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Call f with N as a compile-time constant: one of the block sides that have kernels of their own, else 0.
+// Tokens of a tile of so many words a token: as many as the cache holds, at most MAX_TOKENS, no more than a thread's
+// share; a multiple of `unit`, and of twice that where it can be.
+constexpr int MAX_TOKENS = 8 * STEP;
+int tile_tokens(int64_t words, int64_t tokens, const Threads& threads, int unit = STEP) {
+  const int64_t fit = TILE_BYTES / (4 * std::max<int64_t>(words, 1)), share = round_up(tokens / threads.count + 1, unit);
+  const int64_t T = std::min<int64_t>({fit, share, MAX_TOKENS});
+  return (int)(T >= 2 * unit ? T / (2 * unit) * (2 * unit) : unit);
+}
+
+// Call f with n as a compile-time constant if it is a side of blocks that have kernels of their own, else with 0.
 template <class F> void with_side(int n, F f) {
   switch (n) {
     case 1: return f(std::integral_constant<int, 1>{});
+    case 2: return f(std::integral_constant<int, 2>{});
     case 4: return f(std::integral_constant<int, 4>{});
     case 8: return f(std::integral_constant<int, 8>{});
     case 16: return f(std::integral_constant<int, 16>{});
@@ -137,65 +140,147 @@ template <class F> void with_side(int n, F f) {
   }
 }
 
-// y = x M, M the matrix of `index` seen from its output side: rows are outputs.
-template <class S, int INS, int OUT_STEP>
-void gather_product(const Index& index, BlockShape block, Matrix<const S> x, const float* values, const float* bias, Matrix<S> y, int64_t tokens, const Threads& threads) {
-  const int64_t ins = index.columns * block.ins, outs = index.rows * block.outs, per_group = (GROUP + block.outs - 1) / block.outs;
-  const int T = tile_tokens(ins, tokens, threads, 4 * STEP);
-  const bool past_caches = tokens * outs * (int64_t)sizeof(S) > STREAM_BYTES;
-  parallel(threads, (tokens + T - 1) / T, [&](int64_t i) {
+// A product y = x M + bias under way.
+template <class S> struct Task {
+  Matrix<const S> x;
+  const float* bias;
+  Matrix<S> y;
+  int64_t tokens;
+  const Threads& threads;
+  bool past_caches() const { return tokens * y.stride * (int64_t)sizeof(S) > STREAM_BYTES; }
+};
+
+// M seen from its output side: a tile of x, and for each block row of outputs run(tile, T, row number, sums).
+//   words: of a tile's token.  outs: of a block row.  fill(t0, T, tile) packs the tile.
+template <class S, class Fill, class Run>
+void gather_product(const Index& index, int outs, int64_t words, const Task<S>& task, int T, Fill fill, Run run) {
+  const int64_t per_group = (GROUP + outs - 1) / outs;
+  parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
     const int64_t t0 = i * T;
-    float* tile = tile_buffer.at_least(round_up(ins, LANES) * T);
-    float* group = group_buffer.at_least(per_group * block.outs * T);
-    pack(x, t0, tokens, 0, ins, ins, T, tile);
+    float* tile = tile_buffer.at_least(words * T);
+    float* group = group_buffer.at_least(per_group * outs * T);
+    fill(t0, T, tile);
     for (int64_t r = 0; r < index.rows; r += per_group) {
       const int count = (int)std::min(per_group, index.rows - r);
-      for (int k = 0; k < count; k++)
-        gather<INS, OUT_STEP>(tile, T, index.row(r + k), block, values, group + (int64_t)k * block.outs * T);
-      unpack(group, T, count * block.outs, bias, y, t0, tokens, r * block.outs, past_caches);
+      for (int k = 0; k < count; k++) run(tile, T, r + k, group + (int64_t)k * outs * T);
+      unpack(group, T, count * outs, task.bias, task.y, t0, task.tokens, r * outs, task.past_caches());
     }
   });
 }
 
-// y = x M, M the matrix of `index` seen from its input side: rows are inputs.
-template <class S, int IN_STEP>
-void scatter_product(const Index& index, BlockShape block, Matrix<const S> x, const float* values, const float* bias, Matrix<S> y, int64_t tokens, const Threads& threads) {
+// x is the task's input, or its words.
+template <class Mac, class S, class Source>
+void gather_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
+  const int64_t ins = index.columns * block.ins, words = round_up(ins, LANES);
+  auto fill = [&](int64_t t0, int T, float* tile) { pack(x, t0, task.tokens, 0, ins, ins, T, tile); };
+  with_side(block.ins, [&](auto side) {
+    constexpr int INS = decltype(side)::value;
+    const int T = tile_tokens(words, task.tokens, task.threads);
+    gather_product(index, block.outs, words, task, T, fill, [&](const float* tile, int T, int64_t r, float* out) {
+      if (block.out_step == 1) gather<Mac, INS, 1>(tile, T, index.row(r), block, values, out);
+      else gather<Mac, INS, INS>(tile, T, index.row(r), block, values, out);
+    });
+  });
+}
+
+// M seen from its input side: a tile of y, to which every block row of inputs is added.
+template <class Mac, class S, class Source>
+void scatter_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
   const int64_t ins = index.rows * block.ins, outs = index.columns * block.outs, per_group = (GROUP + block.ins - 1) / block.ins;
-  const int T = tile_tokens(outs, tokens, threads, 4 * STEP);
-  const bool past_caches = tokens * outs * (int64_t)sizeof(S) > STREAM_BYTES;
-  parallel(threads, (tokens + T - 1) / T, [&](int64_t i) {
+  const int T = tile_tokens(outs, task.tokens, task.threads);
+  parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
     const int64_t t0 = i * T;
     float* tile = tile_buffer.at_least(outs * T);
     float* group = group_buffer.at_least(round_up(per_group * block.ins, LANES) * T);
     std::fill_n(tile, outs * T, 0.0f);
     for (int64_t r = 0; r < index.rows; r += per_group) {
       const int count = (int)std::min(per_group, index.rows - r);
-      pack(x, t0, tokens, r * block.ins, (r + count) * block.ins, ins, T, group);
-      for (int k = 0; k < count; k++)
-        scatter<IN_STEP>(group + (int64_t)k * block.ins * T, T, index.row(r + k), block, values, tile);
+      pack(x, t0, task.tokens, r * block.ins, (r + count) * block.ins, ins, T, group);
+      for (int k = 0; k < count; k++) {
+        const float* in = group + (int64_t)k * block.ins * T;
+        if (block.in_step == 1) scatter<Mac, 1>(in, T, index.row(r + k), block, values, tile);
+        else scatter<Mac, 0>(in, T, index.row(r + k), block, values, tile);
+      }
     }
-    unpack(tile, T, (int)outs, bias, y, t0, tokens, 0, past_caches);
+    unpack(tile, T, (int)outs, task.bias, task.y, t0, task.tokens, 0, task.past_caches());
   });
 }
 
-// A product seen from its outputs if blocks are wide enough on that side to fill registers, else from its inputs.
-template <class S>
-void multiply(const Topology& t, bool transposed, Matrix<const S> x, const S* stored, const float* bias, Matrix<S> y, int64_t tokens, const Threads& threads) {
-  const int height = (int)t.height, width = (int)t.width;
-  const float* values = in_fp32(stored, t.active * height * width, values_buffer);
-  const BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
-  if (block.outs >= 4 || block.outs >= block.ins) {
-    const Index index = transposed ? by_columns(t) : by_rows(t);
-    with_side(block.ins, [&](auto side) {
-      constexpr int INS = decltype(side)::value;
-      if (block.out_step == 1) gather_product<S, INS, 1>(index, block, x, values, bias, y, tokens, threads);
-      else gather_product<S, INS, INS>(index, block, x, values, bias, y, tokens, threads);
-    });
-  } else {
-    const Index index = transposed ? by_rows(t) : by_columns(t);
-    if (block.in_step == 1) scatter_product<S, 1>(index, block, x, values, bias, y, tokens, threads);
-    else scatter_product<S, 0>(index, block, x, values, bias, y, tokens, threads);
+#if defined(__AVX512BF16__)
+float as_word(Bf16 first, Bf16 second) {
+  const uint32_t bits = first.bits | (uint32_t)second.bits << 16;
+  float word;
+  memcpy(&word, &bits, 4);
+  return word;
+}
+
+// Where the weights of block row r begin when those of two blocks share a word.
+int64_t pairs_before(const Index& index, int64_t r) { return (index.offsets[r] + r + 1) / 2; }
+
+// Blocks one input wide: the weights of every two blocks of a row as words [pair][outs].
+const float* pair_blocks(const Index& index, int outs, const Bf16* values) {
+  float* words = values_buffer.at_least((pairs_before(index, index.rows) + 1) * outs);
+  for (int64_t r = 0; r < index.rows; r++) {
+    const BlockRow row = index.row(r);
+    float* to = words + pairs_before(index, r) * outs;
+    for (int b = 0; b < row.count; b += 2, to += outs) {
+      const Bf16 *first = values + row.slot(b) * outs, *second = b + 1 < row.count ? values + row.slot(b + 1) * outs : nullptr;
+      for (int o = 0; o < outs; o++) to[o] = as_word(first[o], second ? second[o] : Bf16{0});
+    }
   }
+  return words;
+}
+
+// The weights of every two neighbouring inputs of a block as words [ins / 2][outs], and that shape.
+const float* pair_inputs(int64_t active, BlockShape& block, const Bf16* values) {
+  float* words = values_buffer.at_least(active * block.area() / 2);
+  float* to = words;
+  for (const Bf16* v = values; v < values + active * block.area(); v += block.area())
+    for (int i = 0; i < block.ins; i += 2)
+      for (int o = 0; o < block.outs; o++, to++) {
+        const Bf16* first = v + (int64_t)o * block.out_step + (int64_t)i * block.in_step;
+        *to = as_word(first[0], first[block.in_step]);
+      }
+  block = {block.outs, block.ins / 2, 1, block.outs};
+  return words;
+}
+
+// The product in bf16 words, if the shapes allow it.
+bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const Bf16* values, int64_t active, const Task<Bf16>& task) {
+  if (from_outputs && block.ins == 1) {
+    const float* words = pair_blocks(index, block.outs, values);
+    const int64_t ins = index.columns, words_a_token = (round_up(ins, LANES) + 1) / 2;
+    const int T = tile_tokens(words_a_token, task.tokens, task.threads, 2 * STEP);
+    auto fill = [&](int64_t t0, int T, float* tile) { pack(TokenPairs{task.x}, t0 / 2, task.tokens, 0, ins, ins, T / 2, tile); };
+    gather_product(index, block.outs, words_a_token, task, T, fill, [&](const float* tile, int T, int64_t r, float* out) {
+      gather_pairs(tile, T, index.row(r), block.outs, words + pairs_before(index, r) * block.outs, out);
+    });
+    return true;
+  }
+  if (block.ins % 2 || task.x.stride % 2 || (uintptr_t)task.x.data % 4) return false;
+  const float* words = (const float*)values;
+  if (block.in_step == 1) block = {block.outs, block.ins / 2, block.out_step / 2, 1};
+  else words = pair_inputs(active, block, values);
+  const Matrix<const float> x{(const float*)task.x.data, task.x.stride / 2};
+  if (from_outputs) gather_words<Dot>(index, block, x, words, task);
+  else scatter_words<Dot>(index, block, x, words, task);
+  return true;
+}
+#endif
+
+// A product seen from its outputs if blocks have enough of them to fill registers, else from its inputs.
+template <class S> void multiply(const Topology& t, bool transposed, const S* stored, const Task<S>& task) {
+  const int height = (int)t.height, width = (int)t.width;
+  const BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
+  const bool from_outputs = block.outs >= 4 || block.outs >= block.ins;
+  const Index index = from_outputs == transposed ? by_columns(t) : by_rows(t);
+#if defined(__AVX512BF16__)
+  if constexpr (std::is_same_v<S, Bf16>)
+    if (multiply_dot(index, block, from_outputs, stored, t.active, task)) return;
+#endif
+  const float* values = in_fp32(stored, t.active * block.area(), values_buffer);
+  if (from_outputs) gather_words<Plain>(index, block, task.x, values, task);
+  else scatter_words<Plain>(index, block, task.x, values, task);
 }
 
 // Blocks [wide][tall] -> [tall][wide], each in its place.
@@ -212,33 +297,33 @@ void transpose_blocks(float* gradient, int64_t blocks, int tall, int wide, const
 }
 
 // gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`; blocks come out as [wide][tall].
-template <class S, int P>
-void outer_product(const Index& index, BlockShape block, Matrix<const S> rows, Matrix<const S> x, int64_t tokens, float* gradient, const Threads& threads) {
+//   words: of a feature's tokens.
+template <class Mac, int P, class Source>
+void outer_product(const Index& index, BlockShape block, Source rows, Source x, int64_t tokens, float* gradient, const Threads& threads) {
   constexpr int ROWS = LANES / P;
-  const int64_t tall = index.rows * block.outs, wide = index.columns * block.ins;
-  const int T = tile_tokens(wide, tokens, Threads{nullptr, 1}, 8 * STEP);
+  const int64_t tall = index.rows * block.outs, wide = index.columns * block.ins, words = (tokens + Mac::NEIGHBOURS - 1) / Mac::NEIGHBOURS;
+  const int T = tile_tokens(round_up(wide, LANES), words, Threads{nullptr, 1});
   // A share is a run of block rows with about as many blocks as any other; it starts where a group of features does.
-  const int64_t per_group = round_up(GROUP, block.outs) % LANES ? LANES * block.outs : round_up(GROUP, block.outs);
+  int64_t per_group = round_up(GROUP, block.outs);
+  if (per_group % LANES) per_group = (int64_t)LANES * block.outs;
   const int64_t rows_per_group = per_group / block.outs, groups = (index.rows + rows_per_group - 1) / rows_per_group;
-  const int64_t blocks = index.offsets[index.rows];
-  const int shares = (int)std::max<int64_t>(1, std::min<int64_t>(threads.count, groups));
-  auto share_start = [&](int s) {
-    if (s == shares) return groups;
-    int64_t g = 0;
-    while (g < groups && index.offsets[std::min(g * rows_per_group, index.rows)] < blocks * s / shares) g++;
+  const int64_t blocks = index.offsets[index.rows], shares = std::max<int64_t>(1, std::min<int64_t>(threads.count, groups));
+  auto share_start = [&](int64_t s) {
+    int64_t g = s == shares ? groups : 0;
+    while (g < groups && index.offsets[g * rows_per_group] < blocks * s / shares) g++;
     return g;
   };
   parallel(threads, shares, [&](int64_t s) {
-    const int64_t g0 = share_start((int)s), g1 = share_start((int)s + 1);
+    const int64_t g0 = share_start(s), g1 = share_start(s + 1);
     float* tile = tile_buffer.at_least(round_up(wide, LANES) * T);
     float* packed = group_buffer.at_least(round_up(per_group, LANES) * T);
-    for (int64_t t0 = 0; t0 < tokens; t0 += T) {
+    for (int64_t t0 = 0; t0 < words; t0 += T) {
       pack(x, t0, tokens, 0, wide, wide, T, tile);
       for (int64_t g = g0; g < g1; g++) {
         const int64_t f0 = g * per_group, f1 = std::min(tall, f0 + per_group);
-        for (int64_t f = f0; f < f1; f += LANES) pack_rows<S, P>(rows, t0, tokens, f, tall, T, packed + (f - f0) * T);
+        for (int64_t f = f0; f < f1; f += LANES) pack_rows<Source, P>(rows, t0, tokens, f, tall, T, packed + (f - f0) * T);
         for (int64_t f = f0; f < f1; f += ROWS)
-          outer<P>(packed + (f - f0) * T, tile, T, index.row(f / block.outs), block, (int)(f % block.outs), gradient);
+          outer<Mac, P>(packed + (f - f0) * T, tile, T, index.row(f / block.outs), block, (int)(f % block.outs), gradient);
       }
     }
   });
@@ -246,17 +331,16 @@ void outer_product(const Index& index, BlockShape block, Matrix<const S> rows, M
 
 int common_divisor(int a, int b) { return b ? common_divisor(b, a % b) : a; }
 
-// The gradient in fp32, whichever side of the blocks fills vectors better.
-template <class S>
-void weight_gradient(const Topology& t, Matrix<const S> grad, Matrix<const S> x, int64_t tokens, float* gradient, const Threads& threads) {
+// The gradient in fp32, seen from whichever side of the blocks fills vectors better.
+template <class Mac, class Source>
+void weight_gradient(const Topology& t, Source grad, Source x, int64_t tokens, float* gradient, const Threads& threads) {
   const int height = (int)t.height, width = (int)t.width;
   const bool mirrored = common_divisor(width, LANES) > common_divisor(height, LANES);
   const Index index = mirrored ? by_columns(t) : by_rows(t);
-  const BlockShape block = mirrored ? BlockShape{width, height, 1, 1} : BlockShape{height, width, 1, 1};
+  const BlockShape block = mirrored ? BlockShape{width, height, 0, 0} : BlockShape{height, width, 0, 0};
   std::fill_n(gradient, t.active * block.area(), 0.0f);
   auto run = [&](auto p) {
-    if (mirrored) outer_product<S, decltype(p)::value>(index, block, x, grad, tokens, gradient, threads);
-    else outer_product<S, decltype(p)::value>(index, block, grad, x, tokens, gradient, threads);
+    outer_product<Mac, decltype(p)::value>(index, block, mirrored ? x : grad, mirrored ? grad : x, tokens, gradient, threads);
   };
   switch (LANES / common_divisor(block.outs, LANES)) {
     case 1: run(std::integral_constant<int, 1>{}); break;
@@ -266,6 +350,20 @@ void weight_gradient(const Topology& t, Matrix<const S> grad, Matrix<const S> x,
     case 16: if constexpr (LANES >= 16) run(std::integral_constant<int, 16>{}); break;
   }
   if (!mirrored && height > 1 && width > 1) transpose_blocks(gradient, t.active, height, width, threads);
+}
+
+void any_weight_gradient(const Topology& t, Matrix<const float> grad, Matrix<const float> x, int64_t tokens, float* gradient, const Threads& threads) {
+  weight_gradient<Plain>(t, grad, x, tokens, gradient, threads);
+}
+void any_weight_gradient(const Topology& t, Matrix<const Bf16> grad, Matrix<const Bf16> x, int64_t tokens, Bf16* gradient, const Threads& threads) {
+  const int64_t n = t.active * t.height * t.width;
+  float* sums = gradient_buffer.at_least(n);
+#if defined(__AVX512BF16__)
+  weight_gradient<Dot>(t, TokenPairs{grad}, TokenPairs{x}, tokens, sums, threads);
+#else
+  weight_gradient<Plain>(t, grad, x, tokens, sums, threads);
+#endif
+  for (int64_t i = 0; i < n; i++) narrow(sums[i], gradient + i);
 }
 
 template <class S> const float* bias_in_fp32(const S* bias, int64_t n, Buffer<float>& buffer) {
@@ -290,7 +388,7 @@ EXPORT int evergraft_forward(const Topology* t, const void* x, int64_t x_stride,
   return guarded([&] { with_dtype(dtype, [&](auto s) {
     using S = decltype(s);
     const int64_t out = t->block_rows * t->height;
-    multiply<S>(*t, false, {(const S*)x, x_stride}, (const S*)values, bias_in_fp32((const S*)bias, out, gradient_buffer), {(S*)y, out}, tokens, *threads);
+    multiply<S>(*t, false, (const S*)values, {{(const S*)x, x_stride}, bias_in_fp32((const S*)bias, out, gradient_buffer), {(S*)y, out}, tokens, *threads});
   }); });
 }
 
@@ -298,7 +396,7 @@ EXPORT int evergraft_forward(const Topology* t, const void* x, int64_t x_stride,
 EXPORT int evergraft_input_gradient(const Topology* t, const void* grad, int64_t grad_stride, const void* values, void* dx, int64_t tokens, int dtype, const Threads* threads) {
   return guarded([&] { with_dtype(dtype, [&](auto s) {
     using S = decltype(s);
-    multiply<S>(*t, true, {(const S*)grad, grad_stride}, (const S*)values, nullptr, {(S*)dx, t->block_columns * t->width}, tokens, *threads);
+    multiply<S>(*t, true, (const S*)values, {{(const S*)grad, grad_stride}, nullptr, {(S*)dx, t->block_columns * t->width}, tokens, *threads});
   }); });
 }
 
@@ -306,10 +404,7 @@ EXPORT int evergraft_input_gradient(const Topology* t, const void* grad, int64_t
 EXPORT int evergraft_weight_gradient(const Topology* t, const void* grad, int64_t grad_stride, const void* x, int64_t x_stride, void* dvalues, int64_t tokens, int dtype, const Threads* threads) {
   return guarded([&] { with_dtype(dtype, [&](auto s) {
     using S = decltype(s);
-    const int64_t n = t->active * t->height * t->width;
-    float* gradient = std::is_same_v<S, float> ? (float*)dvalues : gradient_buffer.at_least(n);
-    weight_gradient<S>(*t, {(const S*)grad, grad_stride}, {(const S*)x, x_stride}, tokens, gradient, *threads);
-    if constexpr (!std::is_same_v<S, float>) for (int64_t i = 0; i < n; i++) narrow(gradient[i], (S*)dvalues + i);
+    any_weight_gradient(*t, Matrix<const S>{(const S*)grad, grad_stride}, Matrix<const S>{(const S*)x, x_stride}, tokens, (S*)dvalues, *threads);
   }); });
 }
 }

@@ -3,7 +3,7 @@
 #include "gather.hpp"
 
 // ROWS inputs of V vectors of tokens. IN_STEP is the block's if it is known when compiling, else 0.
-template <int ROWS, int IN_STEP>
+template <class Mac, int ROWS, int IN_STEP>
 INLINE void scatter_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int64_t in_step = IN_STEP ? IN_STEP : block.in_step;
   Vec xs[ROWS][V];
@@ -14,20 +14,21 @@ INLINE void scatter_some(const float* in, int T, BlockRow row, BlockShape block,
     for (int o = 0; o < block.outs; o++, w += block.out_step, y += T) {
       Vec sum[V];
       UNROLL for (int v = 0; v < V; v++) sum[v] = load(y + v * LANES);
-      UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < V; v++) sum[v] += w[r * in_step] * xs[r][v];
+      UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < V; v++) sum[v] = Mac::add(sum[v], w + r * in_step, xs[r][v]);
       UNROLL for (int v = 0; v < V; v++) store(y + v * LANES, sum[v]);
     }
   }
 }
 
-template <int IN_STEP> void scatter(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
+template <class Mac, int IN_STEP>
+void scatter(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int64_t in_step = IN_STEP ? IN_STEP : block.in_step;
   for (int t = 0; t < T; t += STEP) {
     int i = 0;
     auto rows = [&](auto number) {
       constexpr int ROWS = decltype(number)::value;
       for (; i + ROWS <= block.ins; i += ROWS)
-        scatter_some<ROWS, IN_STEP>(in + (int64_t)i * T + t, T, row, block, values + i * in_step, out + t);
+        scatter_some<Mac, ROWS, IN_STEP>(in + (int64_t)i * T + t, T, row, block, values + i * in_step, out + t);
     };
     if constexpr (MAX_ROWS == 8) rows(std::integral_constant<int, 8>{});
     rows(std::integral_constant<int, 4>{});

@@ -1,4 +1,7 @@
-// A tile holds some tokens of an activation feature by feature, in fp32: tile[feature * T + token].
+// A tile holds some tokens of an activation feature by feature: tile[feature * T + token], a 32-bit word each.
+//
+// A word is a number in fp32, or two in bf16: of two neighbouring features (a matrix of bf16 is then read as one of
+// words, half as wide), or of two neighbouring tokens (`TokenPairs`).
 #pragma once
 #include <algorithm>
 #include "element.hpp"
@@ -20,9 +23,32 @@ template <class S> INLINE void load_square(Matrix<const S> x, int64_t t0, int64_
   }
 }
 
+// An activation of which a "token" is two neighbouring ones.
+struct TokenPairs {
+  Matrix<const Bf16> x;
+};
+INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0, int64_t features, Vec* v) {
+  const int64_t stride = pairs.x.stride;
+  const Bf16* p = pairs.x.data + 2 * t0 * stride + f0;
+  int n = (int)std::min<int64_t>(LANES, features - f0), m = (int)std::min<int64_t>(2 * LANES, tokens - 2 * t0);
+  if (n == LANES && m == 2 * LANES) {
+    UNROLL for (int t = 0; t < LANES; t++) {
+      Words first = __builtin_convertvector(*(const LooseHalves*)(p + 2 * t * stride), Words);
+      Words second = (Words)load(p + (2 * t + 1) * stride);
+      v[t] = (Vec)(first | second);
+    }
+  } else {
+    for (int t = 0; t < LANES; t++) {
+      Words first = 2 * t < m ? (Words)load_some(p + 2 * t * stride, n) : Words{};
+      Words second = 2 * t + 1 < m ? (Words)load_some(p + (2 * t + 1) * stride, n) : Words{};
+      v[t] = (Vec)(first >> 16 | second);
+    }
+  }
+}
+
 // Features f0 ... f1 of the T tokens from t0 into a tile; features past `features` and tokens past `tokens` are zero.
-template <class S>
-void pack(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, float* tile) {
+template <class Source>
+void pack(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, float* tile) {
   for (int t = 0; t < T; t += LANES)
     for (int64_t f = f0; f < f1; f += LANES) {
       Vec v[LANES];
@@ -33,24 +59,28 @@ void pack(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1,
     }
 }
 
-// The first `count` features of a tile, plus bias if there is one, to features f0 ... of the tokens from t0.
+// The first `count` features of a tile in fp32, plus bias if there is one, to features f0 ... of the tokens from t0.
 template <class S>
 void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y, int64_t t0, int64_t tokens, int64_t f0, bool past_caches) {
-  int T_used = (int)std::min<int64_t>(T, tokens - t0);
+  constexpr int SQUARES = SUMS_A_LINE<S>, LINE = SQUARES * LANES;
+  const int T_used = (int)std::min<int64_t>(T, tokens - t0);
   for (int t = 0; t < T_used; t += LANES)
-    for (int f = 0; f < count; f += LANES) {
-      int n = std::min(LANES, count - f), m = std::min(LANES, T_used - t);
-      Vec v[LANES], b = bias ? load_some(bias + f0 + f, n) : Vec{};
+    for (int f = 0; f < count; f += LINE) {
+      const int n = std::min(LINE, count - f), m = std::min(LANES, T_used - t);
+      Vec v[SQUARES][LANES], b[SQUARES] = {};
+      UNROLL for (int q = 0; q < SQUARES; q++) {
+        const int have = std::min(LANES, n - q * LANES);
+        if (have <= 0) break;
+        if (bias) b[q] = load_some(bias + f0 + f + q * LANES, have);
+        UNROLL for (int i = 0; i < LANES; i++) v[q][i] = i < have ? load(tile + (int64_t)(f + q * LANES + i) * T + t) : Vec{};
+        interleave<LANES>(v[q]);
+      }
       S* to = y.data + (t0 + t) * y.stride + f0 + f;
-      if (n == LANES && m == LANES) {
-        UNROLL for (int i = 0; i < LANES; i++) v[i] = load(tile + (f + i) * T + t);
-        interleave<LANES>(v);
-        if (past_caches) { UNROLL for (int i = 0; i < LANES; i++) stream(to + i * y.stride, v[i] + b); }
-        else { UNROLL for (int i = 0; i < LANES; i++) store(to + i * y.stride, v[i] + b); }
-      } else {
-        for (int i = 0; i < LANES; i++) v[i] = i < n ? load(tile + (f + i) * T + t) : Vec{};
-        interleave<LANES>(v);
-        for (int i = 0; i < m; i++) store_some(to + i * y.stride, v[i] + b, n);
+      for (int i = 0; i < m; i++, to += y.stride) {
+        Vec line[SQUARES];
+        UNROLL for (int q = 0; q < SQUARES; q++) line[q] = v[q][i] + b[q];
+        if (n == LINE) store_line(to, line, past_caches);
+        else for (int q = 0; q * LANES < n; q++) store_some(to + q * LANES, line[q], std::min(LANES, n - q * LANES));
       }
     }
 }
