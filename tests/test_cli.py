@@ -219,6 +219,9 @@ BAD = [
     ("pretrain --no-such-flag 1", "No such option"),
     ("evaluate {missing}", "is not a run's folder"),
     ("evaluate {unfinished}", "holds no finished model; finish the run with --resume"),
+    ("evaluate {damaged}", "model is torn: model.safetensors has 99 bytes, expected"),
+    ("export {damaged} {new}", "have it written again with: evergraft pretrain --resume {damaged}"),
+    ("pretrain --resume {damaged}", "result.json is torn; remove {damaged}/result.json"),
     ("evaluate {finished} --corpus {missing}.txt", "does not exist; expected a text file"),
     ("evaluate {finished} --corpus {short}", "too few for one input of 32"),
     ("evaluate {finished} --corpus {other_corpus}", "has another vocabulary than"),
@@ -262,6 +265,10 @@ def places(tmp_path_factory, finished, corpus, text_file):
 
     (root / "empty").mkdir()
     shutil.copytree(finished, root / "unfinished", ignore=shutil.ignore_patterns("model", "result.json"))
+    shutil.copytree(finished, root / "damaged")
+    (root / "damaged" / "result.json").write_text("{")
+    with (root / "damaged" / "model" / "model.safetensors").open("r+b") as weights:
+        weights.truncate(99)
     shutil.copytree(corpus.path, root / "torn")
     (root / "torn" / "manifest.json").write_text("{")
     other = root / "other_corpus"
@@ -275,6 +282,7 @@ def places(tmp_path_factory, finished, corpus, text_file):
         "empty": root / "empty",
         "unfinished": root / "unfinished",
         "torn": root / "torn",
+        "damaged": root / "damaged",
         "other_corpus": other,
         "finished": finished,
         "corpus": corpus.path,
@@ -303,7 +311,7 @@ def test_bad_input(run, places, tmp_path, monkeypatch, arguments, sentence):
     code, out, err = run(*arguments.format(**places).split())
     assert code == 2
     assert out == ""
-    assert sentence in err
+    assert sentence.replace("{damaged}", str(places["damaged"])) in err
     assert "Traceback" not in err
     assert not Path(places["new"]).exists()
     assert not list(tmp_path.iterdir()) or [path.name for path in tmp_path.iterdir()] == ["cache"]

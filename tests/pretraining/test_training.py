@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from evergraft import EvergraftError
 from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.run import Run
 from evergraft.pretraining.training import Interrupted, pretrain, resume
 from tests.pretraining.comparison import differences, metrics
 
@@ -263,6 +264,19 @@ def test_a_run_knows_its_model_and_corpus_from_anywhere(finished, small_recipe, 
     config.write_text(content)
     resume(run)
     assert differences(finished, run) == []
+
+
+def test_a_damaged_model_is_written_again(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "model" / "tokenizer.json").unlink()
+    with pytest.raises(EvergraftError, match=r"tokenizer.json is missing; remove .*result.json and have it written"):
+        _ = Run.open(run).model_folder
+    (run / "result.json").unlink()
+    result, expected = resume(run), json.loads((finished / "result.json").read_text())
+    assert {**result, "run": "", "seconds": 0} == {**expected, "run": "", "seconds": 0}
+    assert differences(finished, run) == []
+    Run.open(run).model_folder.joinpath("tokenizer.json").stat()
 
 
 def test_divergence_is_told_and_nothing_bad_is_saved(small_recipe, tmp_path):

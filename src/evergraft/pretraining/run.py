@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from evergraft.errors import EvergraftError
-from evergraft.folders import write_atomically
+from evergraft.folders import MANIFEST, verify_manifest, write_atomically
 from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpoint
 from evergraft.pretraining.recipe import Recipe, load_recipe
 
@@ -87,20 +87,39 @@ class Run:
 
     @property
     def model_folder(self) -> Path:
-        """Where the final model is.
+        """Where the final model is, every byte that its manifest lists verified.
 
         Raises:
-            EvergraftError: the run has not ended.
+            EvergraftError: the run has not ended, or the model has changed since.
         """
-        if not (self.folder / MODEL).is_dir():
+        folder = self.folder / MODEL
+        if not folder.is_dir():
             raise EvergraftError(f"{self.folder} holds no finished model; finish the run with --resume {self.folder}")
-        return self.folder / MODEL
+        try:
+            if (folder / MANIFEST).exists():
+                verify_manifest(folder)
+        except EvergraftError as error:
+            raise EvergraftError(f"{error}; {self._write_again}") from None
+        return folder
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the finished run came to; None before its end."""
+        """What the finished run came to; None before its end.
+
+        Raises:
+            EvergraftError: it is torn.
+        """
         path = self.folder / RESULT
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError:
+            raise EvergraftError(f"{path} is torn; {self._write_again}") from None
+
+    @property
+    def _write_again(self) -> str:
+        return (
+            f"remove {self.folder / RESULT} and have it written again with: evergraft pretrain --resume {self.folder}"
+        )
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result: the last thing a run does."""

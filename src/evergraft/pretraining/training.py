@@ -21,7 +21,7 @@ from evergraft.corpus import Corpus, prepared
 from evergraft.corpus.corpus import MANIFEST
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY, default_learning_rate
-from evergraft.folders import atomic_folder
+from evergraft.folders import atomic_folder, write_manifest
 from evergraft.ledger import Ledger, ledger
 from evergraft.pretraining.budget import Budget
 from evergraft.pretraining.configuration import buildable_config
@@ -181,6 +181,7 @@ def _finish(run: Run, corpus: Corpus, trainer: PretrainingTrainer) -> Result:
     with atomic_folder(run.folder / MODEL) as folder:
         trainer.model.save_pretrained(folder)
         corpus.transformers_tokenizer().save_pretrained(folder)
+        write_manifest(folder, {"run": run.identity})
     recipe, steps = run.recipe, trainer.state.global_step
     cost = _ledger(recipe, corpus)
     validations = [line for line in trainer.metrics if "validation_mlm_loss" in line]
