@@ -61,7 +61,7 @@ def compiling_only(every_tile: bool) -> Iterator[list[tuple[str, dict[str, Any],
 
     def compile_it(self: Any, *arguments: Any, **options: Any) -> None:
         kernel = run(self, *arguments, **{**options, "warmup": True})
-        tile = {name: value for name, value in options.items() if name.startswith(("BLOCK_", "num_"))}
+        tile = {name: value for name, value in options.items() if name.startswith(("BLOCK_", "ITEMS", "num_"))}
         compiled.append((self.fn.__name__, tile, kernel))
 
     def compile_tiles(self: Any, *arguments: Any, **options: Any) -> None:

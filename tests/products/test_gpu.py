@@ -158,6 +158,22 @@ def test_offsets_beyond_int32(block, tmp_path):
         check(far if name == "x" else x, values, topology, bias, far if name == "grad" else grad)
 
 
+@pytest.fixture
+def exact_reductions():
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_bf16_reduced_precision_reduction = False
+    yield
+    matmul.allow_bf16_reduced_precision_reduction = True
+
+
+def test_shares_are_float32_where_torch_may_not_reduce_in_less(exact_reductions):
+    from evergraft.products.gpu.spread import _shares_dtype
+
+    assert [_shares_dtype(dtype) for dtype in TOLERANCE] == [torch.float32, torch.float32, torch.float16]
+    topology = random_topology((16, 1))
+    check(topology=topology, **named(topology, torch.bfloat16))
+
+
 def test_infinities_stay_where_they_belong():
     """A padded tile must not meet an infinite input: zero times infinity would spread as NaN."""
     topology = on_device(BlockTopology.from_positions(32, 48, (16, 16), torch.tensor([0, 4])))

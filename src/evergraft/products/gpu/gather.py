@@ -51,9 +51,14 @@ def _multiply(
     tokens, span = x.shape[0], grouping.span
     dot = span >= NARROWEST_DOT
     block_span = power_of_two(span, 16 if dot else 1, WIDEST_TILE)
-    programs = triton.cdiv(span, block_span) * work.item_count
+    span_tiles = triton.cdiv(span, block_span)
+
+    def programs(tile: dict[str, int]) -> tuple[int]:
+        item_sets, token_tiles = triton.cdiv(work.item_count, tile["ITEMS"]), triton.cdiv(tokens, tile["BLOCK_TOKENS"])
+        return (span_tiles * item_sets * token_tiles,)
+
     kernel = _gather_dot if dot else _gather_narrow
-    kernel[lambda meta: (programs * triton.cdiv(tokens, meta["BLOCK_TOKENS"]),)](
+    kernel[programs](
         x,
         values,
         pointer(bias, values),
@@ -101,20 +106,25 @@ def _reduce(partials: Tensor, bias: Tensor | None, y: Tensor, grouping: Grouping
     )
 
 
-def _tiles(tokens: int, depth: int, warps: int, stages: int) -> triton.Config:
-    return triton.Config({"BLOCK_TOKENS": tokens, "BLOCK_DEPTH": depth}, num_warps=warps, num_stages=stages)
+def _tiles(tokens: int, depth: int, items: int, warps: int, stages: int) -> triton.Config:
+    blocks = {"BLOCK_TOKENS": tokens, "BLOCK_DEPTH": depth, "ITEMS": items}
+    return triton.Config(blocks, num_warps=warps, num_stages=stages)
 
 
+# With several stages, inputs are copied ahead of time from the second-level cache, past the first. With one stage and
+# many items a program, the inputs of its tokens stay in the first-level cache while item after item gathers from them.
 @tuned(
     [
-        _tiles(64, 64, 4, 3),
-        _tiles(64, 32, 4, 4),
-        _tiles(128, 32, 4, 4),
-        _tiles(128, 64, 4, 3),
-        _tiles(128, 64, 8, 3),
-        _tiles(128, 128, 8, 2),
-        _tiles(256, 32, 8, 4),
-        _tiles(256, 64, 8, 3),
+        _tiles(64, 64, 1, 4, 3),
+        _tiles(128, 32, 1, 4, 4),
+        _tiles(128, 64, 1, 4, 3),
+        _tiles(128, 64, 1, 8, 3),
+        _tiles(128, 128, 1, 8, 2),
+        _tiles(256, 32, 1, 8, 4),
+        _tiles(64, 64, 8, 4, 1),
+        _tiles(64, 64, 32, 4, 1),
+        _tiles(128, 64, 8, 8, 1),
+        _tiles(128, 32, 32, 8, 1),
     ]
 )
 @triton.jit
@@ -148,34 +158,39 @@ def _gather_dot(  # type: ignore[no-untyped-def]
     BLOCK_SPAN: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
+    ITEMS: tl.constexpr,
 ):
-    """One program: a tile of tokens times the blocks of one item, on tensor cores."""
+    """One program: a tile of tokens times the blocks of some items, one after the other, on tensor cores."""
     SPAN_TILES: tl.constexpr = (SPAN + BLOCK_SPAN - 1) // BLOCK_SPAN
+    item_sets = (item_count + ITEMS - 1) // ITEMS
     program = tl.program_id(0) // SPAN_TILES
-    item = program % item_count
-    group, first, last, whole = item_range(items, offsets, item, item_count, limit, SPLIT)
-    if group < 0:
-        return
-    token = (program // item_count).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    token = (program // item_sets).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     span = (tl.program_id(0) % SPAN_TILES) * BLOCK_SPAN + tl.arange(0, BLOCK_SPAN)
-    accumulator = tl.zeros([BLOCK_TOKENS, BLOCK_SPAN], tl.float32)
-    for depth in range(0, (last - first) * RUN, BLOCK_DEPTH):
-        inputs, weights = _load_tiles(
-            x, values, across, slots, x_token, x_feature, token, tokens, span, depth, first, last,
-            SPAN, RUN, SPAN_STRIDE, RUN_STRIDE, ORDERED, BLOCK_DEPTH,
-        )  # fmt: skip
-        accumulator = tl.dot(inputs, weights, accumulator, input_precision=PRECISION)
-    _store(accumulator, bias, y, partials, y_token, y_feature, token, tokens, span, item, group, whole, SPAN, HAS_BIAS)
+    for ahead in range(ITEMS):
+        item = program % item_sets * ITEMS + ahead
+        group, first, last, whole = item_range(items, offsets, item, item_count, limit, SPLIT)
+        if group >= 0:
+            total = tl.zeros([BLOCK_TOKENS, BLOCK_SPAN], tl.float32)
+            for depth in range(0, (last - first) * RUN, BLOCK_DEPTH):
+                inputs, weights = _load_tiles(
+                    x, values, across, slots, x_token, x_feature, token, tokens, span, depth, first, last,
+                    SPAN, RUN, SPAN_STRIDE, RUN_STRIDE, ORDERED, BLOCK_DEPTH,
+                )  # fmt: skip
+                total = tl.dot(inputs, weights, total, input_precision=PRECISION)
+            _store(
+                total, bias, y, partials, y_token, y_feature, token, tokens, span, item, group, whole, SPAN, HAS_BIAS
+            )
 
 
 @tuned(
     [
-        _tiles(128, 8, 4, 1),
-        _tiles(128, 4, 4, 1),
-        _tiles(256, 4, 4, 1),
-        _tiles(256, 8, 8, 1),
-        _tiles(512, 2, 4, 1),
-        _tiles(512, 4, 8, 1),
+        _tiles(128, 8, 4, 4, 1),
+        _tiles(64, 8, 64, 4, 1),
+        _tiles(64, 16, 32, 4, 1),
+        _tiles(128, 4, 64, 4, 1),
+        _tiles(128, 8, 64, 8, 1),
+        _tiles(256, 4, 1, 4, 1),
+        _tiles(512, 2, 1, 4, 1),
     ],
     columns=None,
 )
@@ -210,24 +225,28 @@ def _gather_narrow(  # type: ignore[no-untyped-def]
     BLOCK_SPAN: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
+    ITEMS: tl.constexpr,
 ):
     """The same by float32 multiply-adds, for groups of fewer than `NARROWEST_DOT` outputs."""
+    item_sets = (item_count + ITEMS - 1) // ITEMS
     program = tl.program_id(0)
-    item = program % item_count
-    group, first, last, whole = item_range(items, offsets, item, item_count, limit, SPLIT)
-    if group < 0:
-        return
-    token = (program // item_count).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    token = (program // item_sets).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     span = tl.arange(0, BLOCK_SPAN)
-    accumulator = tl.zeros([BLOCK_TOKENS, BLOCK_DEPTH, BLOCK_SPAN], tl.float32)
-    for depth in range(0, (last - first) * RUN, BLOCK_DEPTH):
-        inputs, weights = _load_tiles(
-            x, values, across, slots, x_token, x_feature, token, tokens, span, depth, first, last,
-            SPAN, RUN, SPAN_STRIDE, RUN_STRIDE, ORDERED, BLOCK_DEPTH,
-        )  # fmt: skip
-        accumulator += inputs.to(tl.float32)[:, :, None] * weights.to(tl.float32)[None, :, :]
-    total = tl.sum(accumulator, axis=1)
-    _store(total, bias, y, partials, y_token, y_feature, token, tokens, span, item, group, whole, SPAN, HAS_BIAS)
+    for ahead in range(ITEMS):
+        item = program % item_sets * ITEMS + ahead
+        group, first, last, whole = item_range(items, offsets, item, item_count, limit, SPLIT)
+        if group >= 0:
+            sums = tl.zeros([BLOCK_TOKENS, BLOCK_DEPTH, BLOCK_SPAN], tl.float32)
+            for depth in range(0, (last - first) * RUN, BLOCK_DEPTH):
+                inputs, weights = _load_tiles(
+                    x, values, across, slots, x_token, x_feature, token, tokens, span, depth, first, last,
+                    SPAN, RUN, SPAN_STRIDE, RUN_STRIDE, ORDERED, BLOCK_DEPTH,
+                )  # fmt: skip
+                sums += inputs.to(tl.float32)[:, :, None] * weights.to(tl.float32)[None, :, :]
+            total = tl.sum(sums, axis=1)
+            _store(
+                total, bias, y, partials, y_token, y_feature, token, tokens, span, item, group, whole, SPAN, HAS_BIAS
+            )
 
 
 @triton.jit

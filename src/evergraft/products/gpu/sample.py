@@ -16,10 +16,11 @@ from evergraft.products.gpu.transpose import readable
 from evergraft.products.gpu.tuning import bucket, tuned
 from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two
 
-GATHERED = 64  # features a program gathers, if a block is not wider than that
+GATHERED = 128  # features a program gathers, if a block is not wider than that
 WIDEST_TILE = 128
 PROGRAMS = 1024  # enough to keep a large GPU busy to the end; tokens are split to get as many
 SHORTEST_SHARE = 512  # tokens
+SUM_BLOCK = 1024
 ALIGNED = 128  # a share is a multiple of this many tokens, so that every one starts on a boundary of memory
 
 
@@ -40,7 +41,10 @@ def sampled_product(gathered: Tensor, shared: Tensor, grouping: Grouping, block:
     shares = triton.cdiv(tokens, share)
     partials = values if shares == 1 else values.new_empty(shares, *values.shape, dtype=torch.float32)
     _sample(gathered, shared, partials, grouping, work, share, tiles * work.item_count * shares, block_run, block_span)
-    return values if shares == 1 else partials.sum(0).to(values.dtype)
+    if shares > 1:
+        grid = (triton.cdiv(values.numel(), SUM_BLOCK),)
+        _sum_shares[grid](partials, values, values.numel(), shares, BLOCK=SUM_BLOCK)
+    return values
 
 
 def _shares(tokens: int, programs: int) -> int:
@@ -173,3 +177,14 @@ def _sample_dot(  # type: ignore[no-untyped-def]
         accumulator.to(partials.dtype.element_ty),
         mask=within[:, None] & (span < SPAN)[None, :],
     )
+
+
+@triton.jit
+def _sum_shares(partials, values, size, shares, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One program: some weights, summed over the shares in order."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for _ in range(shares):
+        total += tl.load(partials + at, mask=at < size, other=0.0)
+        partials += size
+    tl.store(values + at, total.to(values.dtype.element_ty), mask=at < size)

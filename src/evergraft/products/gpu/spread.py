@@ -18,7 +18,7 @@ from evergraft.products.gpu.transpose import readable
 from evergraft.products.gpu.tuning import bucket, tuned
 from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two
 
-SHARES_BYTES = 64 * 2**20  # of float32 shares at a time: about the second-level cache of a large GPU
+SHARES_BYTES = 64 * 2**20  # of shares at a time: about the second-level cache of a large GPU
 FEWEST_TOKENS = 64  # at a time, however many the blocks
 GATHERED = 64  # shares a program writes for each token
 WIDEST_TILE = 64  # of the wide side, at a time
@@ -34,16 +34,30 @@ def spread_product(x: Tensor, values: Tensor, bias: Tensor | None, wide: Groupin
     """
     tokens, features = x.shape[0], narrow.groups * narrow.span
     y = x.new_empty(tokens, features)
-    shares_a_token = wide.active * wide.run
-    step = max(FEWEST_TOKENS, SHARES_BYTES // (4 * shares_a_token) // FEWEST_TOKENS * FEWEST_TOKENS)
+    shares_a_token, dtype = wide.active * wide.run, _shares_dtype(x.dtype)
+    most = SHARES_BYTES // (dtype.itemsize * shares_a_token)
+    step = max(FEWEST_TOKENS, most // FEWEST_TOKENS * FEWEST_TOKENS)
     work = divide(wide, max(1, GATHERED // wide.run))
-    shares = x.new_empty(shares_a_token, min(step, tokens), dtype=torch.float32)
+    shares = x.new_empty(shares_a_token, min(step, tokens), dtype=dtype)
     x = readable(x, wide.span)
     for start in range(0, tokens, step):
         stop = min(start + step, tokens)
         _spread(x[start:stop], values, shares, wide, work)
         _collect(shares, bias, y[start:stop], narrow)
     return y
+
+
+def _shares_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a share is stored in: half precision if torch may reduce in it (by default it may), else float32.
+
+    Each share is the float32 sum over one block, rounded once; the shares of an output are summed in float32.
+    """
+    matmul = torch.backends.cuda.matmul
+    reduced = {
+        torch.bfloat16: matmul.allow_bf16_reduced_precision_reduction,
+        torch.float16: matmul.allow_fp16_reduced_precision_reduction,
+    }
+    return dtype if reduced.get(dtype) else torch.float32
 
 
 def _spread(x: Tensor, values: Tensor, shares: Tensor, wide: Grouping, work: Work) -> None:
@@ -160,7 +174,7 @@ def _spread_dot(  # type: ignore[no-untyped-def]
         )
         accumulator = tl.dot(weights, inputs, accumulator, input_precision=PRECISION)
     to = shares + (slot.to(tl.int64) * RUN + run)[:, None] * share_stride + token[None, :]
-    tl.store(to, accumulator, mask=within[:, None] & (token < tokens)[None, :])
+    tl.store(to, accumulator.to(shares.dtype.element_ty), mask=within[:, None] & (token < tokens)[None, :])
 
 
 @triton.jit
@@ -197,7 +211,7 @@ def _add_shares(  # type: ignore[no-untyped-def]
             shares + share[:, None] * share_stride + token[None, :],
             mask=(place < last)[:, None] & (token < tokens)[None, :],
             other=0.0,
-        )
+        ).to(tl.float32)
     if HAS_BIAS:
         total += tl.load(bias + feature, mask=exists, other=0.0).to(tl.float32)[:, None]
     to = y + token.to(tl.int64)[None, :] * y_token + feature[:, None] * y_feature

@@ -71,18 +71,16 @@ PLAN_BLOCK = 1024
 @triton.jit
 def item_range(items, offsets, item, item_count, limit, SPLIT: tl.constexpr):  # type: ignore[no-untyped-def]
     """The group of an item (-1: no such item), its first place and the one after its last, and if it is all."""
+    exists = item < item_count
+    group = tl.load(items + item, mask=exists, other=-1) if SPLIT else tl.where(exists, item, -1)
+    known = tl.maximum(group, 0)
+    group_first = tl.load(offsets + known)
+    last = tl.load(offsets + known + 1)
+    whole = last - group_first <= limit
+    first = group_first
     if SPLIT:
-        group = tl.load(items + item)
-        first = tl.load(items + item_count + item)
-        known = tl.maximum(group, 0)
-        last = tl.load(offsets + known + 1)
-        whole = last - tl.load(offsets + known) <= limit
+        first = tl.load(items + item_count + item, mask=exists, other=0)
         last = tl.minimum(last, first + limit)
-    else:
-        group = item
-        first = tl.load(offsets + group)
-        last = tl.load(offsets + group + 1)
-        whole = last >= first  # always
     return group, first, last, whole
 
 
