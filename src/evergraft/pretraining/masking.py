@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,8 @@ class WholeWordMasking:
         where = np.flatnonzero(~self.special[token_ids])
         follows = np.diff(where, prepend=-2) == 1
         starts = np.flatnonzero(~(self.continuation[token_ids[where]] & follows))
-        return np.split(where, starts[1:])
+        bounds = [*starts.tolist(), len(where)]
+        return [where[begin:end] for begin, end in pairwise(bounds)]
 
     def _choose(self, words: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         chosen: list[np.ndarray] = []
