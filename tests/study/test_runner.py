@@ -170,6 +170,13 @@ def test_a_real_study(finished_study):
     assert not study.runs[3].folder.exists()
 
 
+def test_a_torn_result_is_told(study):
+    study.runs[0].folder.mkdir(parents=True)
+    (study.runs[0].folder / "result.json").write_text("{")
+    status = study_status(study)[0]
+    assert (status.state, "is torn; remove it and run the study again" in status.reason) == ("failed", True)
+
+
 def test_a_changed_study_is_told(finished_study, tmp_path):
     study, _ = finished_study
     fields = yaml.safe_load(study.path.read_text())

@@ -129,16 +129,20 @@ class _Runner:
             console=Console(stderr=True),
         )
         task = bar.add_task(self.study.title, total=len(self.study.runs), facts="")
+
+        def show() -> None:
+            statuses = study_status(self.study)
+            finished = sum(status.state == "finished" for status in statuses)
+            bar.update(task, completed=finished, facts=_facts(statuses, len(self.slots)))
+
         with self._catching_signals(), bar:
             while any(self.slots) or (self.waiting and not self.signal):
                 self._reap()
                 if not self.signal:
                     self._start()
-                statuses = study_status(self.study)
-                finished = sum(status.state == "finished" for status in statuses)
-                bar.update(task, completed=finished, facts=_facts(statuses, len(self.slots)))
-                if any(self.slots) or (self.waiting and not self.signal):
-                    time.sleep(POLL)
+                show()
+                time.sleep(POLL)
+            show()
         if self.signal:
             raise StudyInterrupted(self.study, self.signal)
         return study_status(self.study)

@@ -52,8 +52,11 @@ def run_status(run: PlannedRun) -> RunStatus:
     """The status of one run."""
     result = run.folder / RESULT_FILE
     if result.exists():
-        figures = json.loads(result.read_text(encoding="utf-8"))
-        return RunStatus(run, "finished", 1.0, figures["seconds"], figures["validation_mlm_loss"], None)
+        try:
+            figures = json.loads(result.read_text(encoding="utf-8"))
+            return RunStatus(run, "finished", 1.0, figures["seconds"], figures["validation_mlm_loss"], None)
+        except (ValueError, KeyError, TypeError):
+            return RunStatus(run, "failed", 0.0, 0.0, None, f"{result} is torn; remove it and run the study again")
     last = _last_training_line(run.folder / METRICS_FILE)
     reason = run.error.read_text(encoding="utf-8") if run.error.exists() else None
     state: State = "waiting"
