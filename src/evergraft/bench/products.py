@@ -110,7 +110,7 @@ class ProductsBench:
             few |= {} if other.dense else {(rival, name): SPARSE_ROUNDS for name in other.products}
         # New values every round, as after a step of the optimiser: what a backend derives from them is derived anew.
         fresh = lambda: layer.values.mul_(1.0)  # noqa: E731
-        seconds = fastest(tasks, self.rounds, few=few, before_round=fresh, device=self.device)
+        seconds = fastest(tasks, self.rounds, few=few, before_round=fresh, device=self.device, graphs=True)
         return self._figures(layer, peak, others, seconds)
 
     def _layer(self, topology: BlockTopology) -> Layer:
