@@ -41,7 +41,10 @@ class Step:
         self.model = model.train()
         self.inputs = inputs
         self.precision = precision
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, eps=1e-6, weight_decay=0.01, fused=True)
+        on_gpu = next(model.parameters()).is_cuda  # where the step may be captured in a CUDA graph
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=1e-4, eps=1e-6, weight_decay=0.01, fused=True, capturable=on_gpu
+        )
 
     def __call__(self) -> None:
         device = next(self.model.parameters()).device.type
@@ -161,7 +164,7 @@ class StepBench:
 
     def _measure(self, density: float, block: tuple[int, int], rivals: dict[Rival, Step], peak: Peak) -> Figures:
         step = self._sparse_step(density, block)
-        seconds = fastest({(SPARSE, self.precision): step, **rivals}, self.rounds, device=self.device)
+        seconds = fastest({(SPARSE, self.precision): step, **rivals}, self.rounds, device=self.device, graphs=True)
         ours = seconds.pop((SPARSE, self.precision))
         cost = self._ledger(density, block)
         ratios = {rival: dense / ours for rival, dense in seconds.items()}

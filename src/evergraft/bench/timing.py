@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -66,7 +67,12 @@ def _seconds_on_gpu(task: Callable[[], Any]) -> float:
 
 
 def _captured(task: Callable[[], Any]) -> Callable[[], Any]:
+    """The task from a CUDA graph; as it is, with a warning, where it cannot be captured."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        task()
+    try:
+        with torch.cuda.graph(graph):
+            task()
+    except RuntimeError as error:
+        warnings.warn(f"timed without a CUDA graph, with Python's launching of kernels: {error}", stacklevel=3)
+        return task
     return graph.replay
