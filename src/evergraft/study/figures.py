@@ -304,6 +304,7 @@ def _styled(figure: go.Figure, x: str, y: str) -> go.Figure:
         hovermode="x unified" if y.startswith("training") else "closest",
         hoverlabel={"bgcolor": "white"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#a8a29e", "activecolor": INK},
+        showlegend=True,
         legend={"font": {"size": 11}, "tracegroupgap": 4},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

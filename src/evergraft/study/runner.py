@@ -23,7 +23,7 @@ from evergraft.pretraining.run import ENVIRONMENT, RECIPE, Run
 from evergraft.study.grid import PlannedRun, Study
 from evergraft.study.status import RunStatus, duration, run_status, seconds_left, study_status
 
-POLL = 0.3  # seconds between looks at the processes
+POLL = 0.5  # seconds between looks at the processes
 
 
 class StudyInterrupted(Exception):  # noqa: N818 - not an error: the study can go on

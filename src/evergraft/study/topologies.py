@@ -51,14 +51,14 @@ def layer_pictures(record: RunRecord, encoder_layers: int = 3) -> list[LayerPict
         encoder_layers: of a deeper encoder only its first, last and middle layers are drawn, this many.
     """
     explored = {line["layer"]: line["explored"] for line in record.topology}
-    names = list(_last_topologies(record.folder / MODEL))
-    pictures = []
-    for name, last in names:
-        if _stack_layer(name) not in _chosen([_stack_layer(other) for other, _ in names], encoder_layers):
-            continue
-        first = first_topology(record, name, last)
-        pictures.append(_picture(name, first, last, explored.get(name, last.density)))
-    return pictures
+    last = dict(_last_topologies(record.folder / MODEL))
+    in_order = [name for name in explored if name in last] or list(last)
+    chosen = _chosen([_stack_layer(name) for name in last], encoder_layers)
+    return [
+        _picture(name, first_topology(record, name, last[name]), last[name], explored.get(name, last[name].density))
+        for name in in_order
+        if _stack_layer(name) in chosen
+    ]
 
 
 def first_topology(record: RunRecord, name: str, last: BlockTopology) -> BlockTopology:
