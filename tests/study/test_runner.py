@@ -151,6 +151,20 @@ def test_what_a_kill_left_before_the_recipe_is_cleared(study, behave):
     assert not (folder / "recipe.yaml.partial").exists()
 
 
+def test_an_error_of_the_study_itself_leaves_no_run_behind(study, behave, monkeypatch):
+    behave |= {1: "wait"}
+
+    def full(run, slot, jobs):
+        if slot == 1:
+            raise OSError(28, "No space left on device")
+        return dict(os.environ)
+
+    monkeypatch.setattr(runner, "_environment", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_study(study, jobs=2)
+    assert not is_running(study.runs[0].log)
+
+
 def test_threads_and_gpus_are_shared_out(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     assert [runner.threads_of(jobs) for jobs in (1, 3, 16)] == [8, 2, 1]

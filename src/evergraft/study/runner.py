@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evergraft.errors import EvergraftError
 from evergraft.folders import write_atomically
+from evergraft.pretraining.recipe import load_recipe
 from evergraft.pretraining.run import ENVIRONMENT, RECIPE, Run
 from evergraft.study.grid import PlannedRun, Study
 from evergraft.study.status import RunStatus, duration, run_status, seconds_left, study_status
@@ -135,7 +135,7 @@ class _Runner:
             finished = sum(status.state == "finished" for status in statuses)
             bar.update(task, completed=finished, facts=_facts(statuses, len(self.slots)))
 
-        with self._catching_signals(), bar:
+        with self._catching_signals(), bar, self._leaving_nothing_behind():
             while any(self.slots) or (self.waiting and not self.signal):
                 self._reap()
                 if not self.signal:
@@ -178,6 +178,17 @@ class _Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def _leaving_nothing_behind(self) -> Iterator[None]:
+        """If an error ends the study (a full disk, say), let its runs save and end before it is told."""
+        try:
+            yield
+        except BaseException:
+            self._stop(signal.SIGTERM, None)
+            for job in filter(None, self.slots):
+                job.process.wait()
+            raise
 
     def _stop(self, number: int, frame: object) -> None:
         """Ask every process to save and end; asked twice, they end at once."""
@@ -233,9 +244,9 @@ def _check_unchanged(study: Study, run: PlannedRun) -> None:
         raise EvergraftError(
             f"{run.folder} holds a run that this study did not begin; move it away, or give {study.path} another output"
         )
-    begun = yaml.safe_load(run.recipe_file.read_text(encoding="utf-8"))
+    begun = load_recipe(run.recipe_file, {}).model_dump(mode="json")
     asked = run.recipe.model_dump(mode="json")
-    changed = [f"{name} is {asked[name]}, was {begun.get(name)}" for name in asked if asked[name] != begun.get(name)]
+    changed = [f"{name} is {asked[name]}, was {begun[name]}" for name in asked if asked[name] != begun[name]]
     if changed:
         raise EvergraftError(
             f"{study.path} has changed since {run.folder} began: {'; '.join(changed)}; restore it, give the grid "
