@@ -5,17 +5,20 @@
 #pragma once
 #include "gather.hpp"
 
-// The T tokens of LANES features from f0, as LANES / P vectors for every P tokens: vector [t / P][f / ROWS] holds ROWS
-// features of P tokens each.
+// Features f0 ... f1 of the T tokens from t0, as vectors of ROWS features of P tokens each: vector
+// [(f - f0) / ROWS][t / P]. The features that follow are fetched meanwhile, for they are packed next.
 template <class Source, int P>
-void pack_rows(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t features, int T, float* to) {
-  for (int t = 0; t < T; t += LANES) {
-    Vec v[LANES];
-    load_square(x, t0 + t, tokens, f0, features, v);
-    UNROLL for (int q = 0; q < LANES; q += P) interleave<P>(v + q);
-    // v[q + g]: tokens q ... q + P - 1, features g * ROWS ...; written so that a group's tokens lie side by side.
-    UNROLL for (int g = 0; g < P; g++) UNROLL for (int q = 0; q < LANES; q += P) store(to + (int64_t)g * T * (LANES / P) + (t + q) * (LANES / P), v[q + g]);
-  }
+void pack_rows(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, float* to) {
+  constexpr int ROWS = LANES / P;
+  for (int t = 0; t < T; t += LANES)
+    for (int64_t f = f0; f < f1; f += LANES) {
+      Vec v[LANES];
+      load_square(x, t0 + t, tokens, f, features, v);
+      prefetch_square(x, t0 + t, tokens, f + f1 - f0, features);
+      UNROLL for (int q = 0; q < LANES; q += P) interleave<P>(v + q);
+      UNROLL for (int g = 0; g < P; g++)
+        UNROLL for (int q = 0; q < LANES; q += P) store(to + ((f - f0) + g * ROWS) * T + (t + q) * ROWS, v[q + g]);
+    }
 }
 
 // Where the inputs and the sums of the columns of a block row are: every block has one column, and the blocks'
@@ -48,7 +51,7 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
     Vec r[U];
     UNROLL for (int i = 0; i < U; i++) r[i] = load(rows + (t + i * P) * ROWS);
     UNROLL for (int u = 0; u < COUNT; u++) {
-      const float* x = columns.x(valid == COUNT ? u : std::min(u, valid - 1)) + t;
+      const float* x = columns.x(u) + t;
       UNROLL for (int i = 0; i < U; i++) sum[u] = Mac::add(sum[u], r[i], repeat<P>(x + i * P));
     }
   }
@@ -70,19 +73,17 @@ template <class Mac, int P>
 void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient) {
   constexpr int COUNT = REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
   auto some = [&](const auto& columns, int valid) {
-    if (valid < COUNT) outer_some<Mac, P, 3, COUNT>(rows, T, columns, valid);
-    else if (T % (MANY * P) == 0) outer_some<Mac, P, MANY, COUNT>(rows, T, columns, COUNT);
-    else outer_some<Mac, P, 3, COUNT>(rows, T, columns, COUNT);
+    if (T % (MANY * P) == 0) outer_some<Mac, P, MANY, COUNT>(rows, T, columns, valid);
+    else outer_some<Mac, P, 3, COUNT>(rows, T, columns, valid);
   };
   const int total = row.count * block.ins;
+  int j = 0, b = 0, c = 0;
   if (block.ins == 1 && !row.slots) {
     float* first = gradient + (int64_t)row.first * block.outs + offset;
-    for (int j = 0; j < total; j += COUNT)
-      some(FlatColumns{tile, T, row.others + j, first + (int64_t)j * block.outs, block.outs}, std::min(COUNT, total - j));
-    return;
+    for (; j + COUNT <= total; j += COUNT, b += COUNT)
+      some(FlatColumns{tile, T, row.others + j, first + (int64_t)j * block.outs, block.outs}, COUNT);
   }
-  int b = 0, c = 0;
-  for (int j = 0; j < total; j += COUNT) {
+  for (; j < total; j += COUNT) {
     const int valid = std::min(COUNT, total - j);
     ListedColumns<COUNT> columns;
     for (int u = 0; u < valid; u++) {
@@ -90,6 +91,7 @@ void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape
       columns.sum[u] = gradient + (row.slot(b) * block.ins + c) * block.outs + offset;
       if (++c == block.ins) c = 0, b++;
     }
+    for (int u = valid; u < COUNT; u++) columns.xs[u] = columns.xs[0];
     some(columns, valid);
   }
 }

@@ -321,7 +321,7 @@ void outer_product(const Index& index, BlockShape block, Source rows, Source x, 
       pack(x, t0, tokens, 0, wide, wide, T, tile);
       for (int64_t g = g0; g < g1; g++) {
         const int64_t f0 = g * per_group, f1 = std::min(tall, f0 + per_group);
-        for (int64_t f = f0; f < f1; f += LANES) pack_rows<Source, P>(rows, t0, tokens, f, tall, T, packed + (f - f0) * T);
+        pack_rows<Source, P>(rows, t0, tokens, f0, f1, tall, T, packed);
         for (int64_t f = f0; f < f1; f += ROWS)
           outer<Mac, P>(packed + (f - f0) * T, tile, T, index.row(f / block.outs), block, (int)(f % block.outs), gradient);
       }
@@ -331,11 +331,14 @@ void outer_product(const Index& index, BlockShape block, Source rows, Source x, 
 
 int common_divisor(int a, int b) { return b ? common_divisor(b, a % b) : a; }
 
-// The gradient in fp32, seen from whichever side of the blocks fills vectors better.
+// The gradient in fp32, seen from the side on which blocks fill vectors better; if both do, from the side that leaves the
+// smaller matrix to be read at random.
 template <class Mac, class Source>
 void weight_gradient(const Topology& t, Source grad, Source x, int64_t tokens, float* gradient, const Threads& threads) {
   const int height = (int)t.height, width = (int)t.width;
-  const bool mirrored = common_divisor(width, LANES) > common_divisor(height, LANES);
+  const int rows_fill = common_divisor(height, LANES), columns_fill = common_divisor(width, LANES);
+  const bool wide = t.block_columns * width > t.block_rows * height;
+  const bool mirrored = columns_fill > rows_fill || (columns_fill == rows_fill && wide);
   const Index index = mirrored ? by_columns(t) : by_rows(t);
   const BlockShape block = mirrored ? BlockShape{width, height, 0, 0} : BlockShape{height, width, 0, 0};
   std::fill_n(gradient, t.active * block.area(), 0.0f);
@@ -363,7 +366,9 @@ void any_weight_gradient(const Topology& t, Matrix<const Bf16> grad, Matrix<cons
 #else
   weight_gradient<Plain>(t, grad, x, tokens, sums, threads);
 #endif
-  for (int64_t i = 0; i < n; i++) narrow(sums[i], gradient + i);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) store(gradient + i, load(sums + i));
+  for (; i < n; i++) narrow(sums[i], gradient + i);
 }
 
 template <class S> const float* bias_in_fp32(const S* bias, int64_t n, Buffer<float>& buffer) {

@@ -23,6 +23,12 @@ template <class S> INLINE void load_square(Matrix<const S> x, int64_t t0, int64_
   }
 }
 
+// Fetch the same square into the second-level cache ahead of its use.
+template <class S> INLINE void prefetch_square(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t features) {
+  if (f0 >= features || t0 + LANES > tokens) return;
+  UNROLL for (int t = 0; t < LANES; t++) __builtin_prefetch(x.data + (t0 + t) * x.stride + f0, 0, 2);
+}
+
 // An activation of which a "token" is two neighbouring ones.
 struct TokenPairs {
   Matrix<const Bf16> x;
@@ -44,6 +50,11 @@ INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0
       v[t] = (Vec)(first >> 16 | second);
     }
   }
+}
+
+INLINE void prefetch_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0, int64_t features) {
+  prefetch_square(pairs.x, 2 * t0, tokens, f0, features);
+  prefetch_square(pairs.x, 2 * t0 + LANES, tokens, f0, features);
 }
 
 // Features f0 ... f1 of the T tokens from t0 into a tile; features past `features` and tokens past `tokens` are zero.
