@@ -14,12 +14,11 @@ from torch import Tensor
 from evergraft.products.gpu.grouping import Grouping
 from evergraft.products.gpu.transpose import NARROW, readable, transposed
 from evergraft.products.gpu.tuning import bucket, tuned
-from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two
+from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two, widest_tile
 
-WIDEST_TILE = 128  # columns of a tile
 NARROWEST_DOT = 8  # outputs in a group; with fewer a tensor core would multiply little but padding
-TOKENS_A_SHARE = 2048  # a group is split when it holds more than tokens / this times the blocks of the mean group
-REDUCE_TOKENS = 64
+TOKENS_A_SHARE = 1024  # a group is split when it holds more than tokens / this times the blocks of the mean group
+REDUCE_TOKENS, REDUCE_SPAN = 64, 128
 
 
 def gather_product(x: Tensor, values: Tensor, bias: Tensor | None, grouping: Grouping) -> Tensor:
@@ -50,7 +49,7 @@ def _multiply(
 ) -> None:
     tokens, span = x.shape[0], grouping.span
     dot = span >= NARROWEST_DOT
-    block_span = power_of_two(span, 16 if dot else 1, WIDEST_TILE)
+    block_span = power_of_two(span, 16 if dot else 1, widest_tile(x))
     span_tiles = triton.cdiv(span, block_span)
 
     def programs(tile: dict[str, int]) -> tuple[int]:
@@ -89,7 +88,7 @@ def _multiply(
 
 def _reduce(partials: Tensor, bias: Tensor | None, y: Tensor, grouping: Grouping, splits: Tensor) -> None:
     tokens, split_count = y.shape[0], splits.shape[1]
-    block_span = power_of_two(grouping.span, 1, WIDEST_TILE)
+    block_span = power_of_two(grouping.span, 1, REDUCE_SPAN)
     tiles = triton.cdiv(grouping.span, block_span) * triton.cdiv(tokens, REDUCE_TOKENS)
     _add_partials[(split_count * tiles,)](
         partials,

@@ -14,10 +14,9 @@ from torch import Tensor
 from evergraft.products.gpu.grouping import Grouping
 from evergraft.products.gpu.transpose import readable
 from evergraft.products.gpu.tuning import bucket, tuned
-from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two
+from evergraft.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two, widest_tile
 
 GATHERED = 128  # features a program gathers, if a block is not wider than that
-WIDEST_TILE = 128
 PROGRAMS = 1024  # enough to keep a large GPU busy to the end; tokens are split to get as many
 SHORTEST_SHARE = 512  # tokens
 SUM_BLOCK = 1024
@@ -34,8 +33,8 @@ def sampled_product(gathered: Tensor, shared: Tensor, grouping: Grouping, block:
     if tokens == 0:
         return values.zero_()
     work = divide(grouping, max(1, GATHERED // grouping.run))
-    block_run = power_of_two(work.limit * grouping.run, 16, WIDEST_TILE)
-    block_span = power_of_two(grouping.span, 16, WIDEST_TILE)
+    block_run = power_of_two(work.limit * grouping.run, 16, widest_tile(gathered))
+    block_span = power_of_two(grouping.span, 16, widest_tile(gathered))
     tiles = triton.cdiv(work.limit * grouping.run, block_run) * triton.cdiv(grouping.span, block_span)
     share = triton.cdiv(triton.cdiv(tokens, _shares(tokens, tiles * work.item_count)), ALIGNED) * ALIGNED
     shares = triton.cdiv(tokens, share)

@@ -59,6 +59,11 @@ def power_of_two(size: int, least: int, most: int) -> int:
     return max(least, min(most, covering))
 
 
+def widest_tile(tensor: Tensor) -> int:
+    """Columns of the widest tile: exact float32 is multiplied outside tensor cores, and fills registers sooner."""
+    return 64 if tensor.dtype == torch.float32 and dot_precision(tensor) == "ieee" else 128
+
+
 def dot_precision(tensor: Tensor) -> str:
     """How `tl.dot` multiplies: as torch's own float32 products are allowed to."""
     allowed = tensor.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
