@@ -139,6 +139,7 @@ def test_strided_operands(block):
     sliced = torch.stack([grad, grad], dim=2)[:, :, 0]
     check(column_major, values, topology, bias, sliced)
     check(x.repeat(1, 2)[:, : x.shape[1]], values, topology, bias, grad[:, :1].expand_as(grad))
+    check(x, values.transpose(1, 2).contiguous().transpose(1, 2), topology, bias[:1].expand_as(bias), grad)
 
 
 @pytest.mark.parametrize("block", [(16, 16), (1, 16)])

@@ -16,6 +16,7 @@ TENSOR_CORE_SIDE = 8  # the narrowest side of a block worth padding to the 16 of
 def forward(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
     """X [tokens, in] -> [tokens, out]: gathered by rows, unless the blocks are wide and low."""
     height, width = topology.block
+    values, bias = values.contiguous(), None if bias is None else bias.contiguous()
     if height < TENSOR_CORE_SIDE <= width:
         return spread_product(x, values, bias, by_columns(topology), by_rows(topology))
     return gather_product(x, values, bias, by_rows(topology))
@@ -24,6 +25,7 @@ def forward(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | N
 def input_gradient(grad: Tensor, values: Tensor, topology: BlockTopology) -> Tensor:
     """Grad [tokens, out] -> [tokens, in]: gathered by columns, unless the blocks are tall and narrow."""
     height, width = topology.block
+    values = values.contiguous()
     if width < TENSOR_CORE_SIDE <= height:
         return spread_product(grad, values, None, by_rows(topology), by_columns(topology))
     return gather_product(grad, values, None, by_columns(topology))
