@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,9 +136,12 @@ def test_bf16(small_recipe, tmp_path):
     assert load_file(tmp_path / "run/model/model.safetensors")["bert.pooler.dense.weight"].dtype == torch.float32
 
 
-def test_the_clock_is_a_budget(small_recipe, tmp_path):
+def test_the_clock_is_a_budget(small_recipe, tmp_path, monkeypatch):
+    """By a clock that moves ten milliseconds whenever it is asked."""
+    clock = itertools.count()
+    monkeypatch.setattr("evergraft.pretraining.budget.time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
     result = pretrain(small_recipe(steps=None, minutes=0.03), tmp_path / "run")
-    assert 1.8 <= result["seconds"] < 4
+    assert 1.8 <= result["seconds"] < 2
     rates = [line["learning_rate"] for line in metrics(tmp_path / "run") if "loss" in line]
     assert max(rates) > rates[-1]
     assert json.loads((tmp_path / "run" / "topology.jsonl").read_text().splitlines()[-1])["update"] >= 5
@@ -319,58 +324,55 @@ from evergraft.pretraining import checkpoint
 from evergraft.pretraining.recipe import load_recipe
 from evergraft.pretraining.training import pretrain, resume
 
-def marked(function, mark, every):
+def waits(function, mark):
     calls = 0
     def call(*arguments):
         nonlocal calls
         calls += 1
         result = function(*arguments)
-        if calls % every == 0:
-            print(mark, flush=True)
-            time.sleep(0.2)  # the kill comes here, in the middle
+        if [mark, str(calls)] == sys.argv[3:]:
+            print("here", flush=True)
+            time.sleep(600)  # the kill comes here, in the middle
         return result
     return call
 
-checkpoint.save_training_state = marked(checkpoint.save_training_state, "saving", 1)
-TopologyUpdater._update_layer = marked(TopologyUpdater._update_layer, "updating", 7)
-print("ready", flush=True)
+checkpoint.save_training_state = waits(checkpoint.save_training_state, "saving")
+checkpoint.write_checkpoint = waits(checkpoint.write_checkpoint, "saved")
+TopologyUpdater._update_layer = waits(TopologyUpdater._update_layer, "updating")
+if sys.argv[3] == "training":
+    print("here", flush=True)
 run = Path(sys.argv[1])
 if (run / "recipe.yaml").exists():
     resume(run)
 else:
     pretrain(load_recipe(Path(sys.argv[2]), {}), run)
-print("done", flush=True)
 """
 
 
-def killed(run: Path, recipe: Path, mark: str | None, delay: float = 0.0) -> bool:
-    """Run or resume until `mark` is printed or `delay` has passed, then SIGKILL; True if the run ended before."""
-    command = [sys.executable, "-c", DRIVER, str(run), str(recipe)]
+def killed(run: Path, recipe: Path, mark: str, call: int = 1, delay: float = 0.0) -> bool:
+    """Run or resume, and SIGKILL it inside (`saved`: after) that call of what `mark` names; False if it ended before.
+
+    With the mark `training`, it is killed `delay` seconds after its start.
+    """
+    command = [sys.executable, "-c", DRIVER, str(run), str(recipe), mark, str(call)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-    for line in process.stdout:
-        if line.strip() == "done":
-            process.wait()
-            return True
-        if line.strip() == mark or (mark is None and line.strip() == "ready"):
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        if process.stdout.readline():
             time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
-    return False
+            process.kill()
+    return process.returncode == -signal.SIGKILL
 
 
 def test_sigkill_inside_a_save_inside_an_update_and_at_random(finished, small_recipe, tmp_path):
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(small_recipe().to_yaml())
-    rng = random.Random(0)
-    assert not killed(run, recipe, "updating")
-    assert not killed(run, recipe, "saving")
-    assert not killed(run, recipe, "saving", 0.25)  # just after the first checkpoint is in place
-    assert any((run / name).exists() for name in ("checkpoint-10", "checkpoint-20"))
-    killed(run, recipe, "updating")
-    killed(run, recipe, None, rng.uniform(0.2, 2.0))
+    assert killed(run, recipe, "updating", 7)  # seven of the twelve layers have changed
+    assert killed(run, recipe, "saving")
+    assert not list(run.glob("checkpoint-??"))
+    assert killed(run, recipe, "saved")
+    assert [path.name for path in run.glob("checkpoint-??")] == ["checkpoint-10"]
+    assert killed(run, recipe, "updating", 20)
+    killed(run, recipe, "training", delay=random.Random(0).uniform(0.2, 2.0))
     resume(run)
     assert differences(finished, run) == []
 
@@ -382,9 +384,9 @@ def test_sigkill_at_many_random_moments(finished, small_recipe, tmp_path):
     rng = random.Random(1)
     for number in range(10):
         run = tmp_path / f"run{number}"
-        while not killed(run, recipe, rng.choice(["updating", "saving", None]), rng.uniform(0, 3.0)):
-            if rng.random() < 0.3:
-                break
+        for _ in range(rng.randint(1, 4)):
+            mark, call = rng.choice([("updating", 72), ("saving", 3), ("saved", 3), ("training", 1)])
+            killed(run, recipe, mark, rng.randint(1, call), rng.uniform(0, 6.0) if mark == "training" else 0)
         resume(run)
         assert differences(finished, run) == []
 
