@@ -25,7 +25,8 @@ def bench(tmp_path):
 def test_figures(bench, precision):
     result = bench(precision=precision).run(peak_size=32)
     assert set(result["rivals"]) == {
-        f"{name} {each}" for name in ("lean dense", "stock transformers") for each in ("fp32", "bf16")
+        *(f"{name} {each}" for name in ("lean dense", "stock transformers") for each in ("fp32", "bf16")),
+        "lean dense (oneDNN) fp32",
     }
     rivals = {name: facts["seconds"] for name, facts in result["rivals"].items()}
     assert result["ratio"] == pytest.approx(rivals[f"lean dense {precision}"] / result["seconds"])
@@ -47,6 +48,19 @@ def test_several_and_dense_alone(bench):
 
 
 def test_rivals_get_the_same_task(bench):
+    step = bench()
+    torch.manual_seed(0)
+    rivals, losses = step._rivals(), {}
+    for key, rival in rivals.items():
+        if "stock" not in key[0]:  # whose weights are others
+            rival.model.eval()
+            losses[key] = rival.model(**rival.inputs).loss
+            gradients = torch.autograd.grad(losses[key], list(rival.model.parameters()))
+            assert all(gradient.isfinite().all() for gradient in gradients)
+    torch.testing.assert_close(losses["lean dense (oneDNN)", "fp32"], losses["lean dense", "fp32"])
+
+
+def test_the_stock_batch_is_the_same(bench):
     step = bench()
     inputs = step._inputs()
     model = create_model(bert_config(step.model, 128, 16), 0).eval().double()

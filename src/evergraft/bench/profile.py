@@ -23,7 +23,7 @@ PARTS = {
     "GELU": r"[Gg]elu",
     "layer norm": r"layer_norm|LayerNorm",
     "embeddings": r"[Ee]mbedding",
-    "dense products": r"aten::(addmm|mm|linear)\b|AddmmBackward|MmBackward|mkldnn",
+    "dense products": r"aten::(addmm|mm|linear)\b|AddmmBackward|MmBackward|mkldnn|_Linear",
 }
 OTHER = "the rest: sums, casts, copies"
 

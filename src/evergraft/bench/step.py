@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -15,14 +16,16 @@ from transformers import BertConfig, BertForPreTraining
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.products import DTYPES, check_device, check_precision, rates, tier
 from evergraft.bench.timing import fastest
-from evergraft.conversion import sparse_layers, sparsify
+from evergraft.conversion import STACK, sparse_layers, sparsify
 from evergraft.evolution import TopologyUpdater
 from evergraft.ledger import Ledger, ledger
+from evergraft.onednn import OneDnnLinear, has_onednn
 from evergraft.pretraining.masking import IGNORED, masking_budget
 from evergraft.pretraining.model import OWN_KEYS, SparseBertConfig, SparseBertForPreTraining, bert_config, create_model
 from evergraft.products import check_backend, choose_backend
 
 SPARSE, LEAN, STOCK = "sparse", "lean dense", "stock transformers"
+LEAN_ONEDNN = "lean dense (oneDNN)"
 CLIPPING = "clipping of gradients"  # its name in a profile
 Rival = tuple[str, str]  # one of these names, and its precision
 Figures = dict[str, Any]
@@ -157,10 +160,13 @@ class StepBench:
             return {(LEAN, self.precision): Step(lean, inputs, self.precision)}
         stock = _stock(self._config()).to(self.device)  # type: ignore[arg-type]
         full = with_full_head(inputs)
-        return {
+        steps = {
             **{(STOCK, precision): Step(stock, full, precision) for precision in DTYPES},
             **{(LEAN, precision): Step(lean, inputs, precision) for precision in DTYPES},
         }
+        if self.device == "cpu" and has_onednn():
+            steps[LEAN_ONEDNN, "fp32"] = Step(_on_onednn(self._model()), inputs, "fp32")
+        return steps
 
     def _measure(self, density: float, block: tuple[int, int], rivals: dict[Rival, Step], peak: Peak) -> Figures:
         step = self._sparse_step(density, block)
@@ -244,6 +250,14 @@ def _stock(config: SparseBertConfig) -> BertForPreTraining:
     return BertForPreTraining(BertConfig(**settings))
 
 
+def _on_onednn(model: nn.Module) -> nn.Module:
+    """Let the linear layers of the encoder be multiplied by oneDNN, which in bf16 they are anyway."""
+    for name, linear in list(model.named_modules()):
+        if type(linear) is nn.Linear and fnmatchcase(name, STACK[0]):
+            linear.__class__ = OneDnnLinear
+    return model
+
+
 def _best(name: str, ratios: Mapping[Rival, float]) -> float | None:
-    """The ratio to a rival at its faster precision; None if it did not run."""
-    return min((ratio for rival, ratio in ratios.items() if rival[0] == name), default=None)
+    """The ratio to a rival at its fastest; None if it did not run."""
+    return min((ratio for rival, ratio in ratios.items() if rival[0].startswith(name)), default=None)
