@@ -131,6 +131,21 @@ def test_long_groups_are_split(block, transposed, bias):
     check(topology=topology, **(arguments if bias else arguments | {"bias": None}))
 
 
+@pytest.mark.parametrize("block", [(16, 16), (1, 16)])
+def test_many_tokens_are_split_among_the_programs_of_a_weight_gradient(block):
+    topology = random_topology(block, rows=2, columns=2, density=1.0)
+    check(topology=topology, **named(topology, tokens=1300))
+
+
+@pytest.mark.parametrize("block", [(16, 1), (1, 16)])
+def test_shares_are_written_in_slices_of_tokens(block, monkeypatch):
+    from evergraft.products.gpu import spread
+
+    monkeypatch.setattr(spread, "SHARES_BYTES", 1)
+    topology = random_topology(block)
+    check(topology=topology, **named(topology, tokens=3 * spread.FEWEST_TOKENS + 5))
+
+
 @pytest.mark.parametrize("block", [(16, 16), (16, 1), (1, 1)])
 def test_strided_operands(block):
     topology = random_topology(block)
@@ -175,11 +190,13 @@ def test_shares_are_float32_where_torch_may_not_reduce_in_less(exact_reductions)
     check(topology=topology, **named(topology, torch.bfloat16))
 
 
-def test_infinities_stay_where_they_belong():
+@pytest.mark.parametrize("block", [(16, 16), (16, 1), (2, 2)])
+def test_infinities_stay_where_they_belong(block):
     """A padded tile must not meet an infinite input: zero times infinity would spread as NaN."""
-    topology = on_device(BlockTopology.from_positions(32, 48, (16, 16), torch.tensor([0, 4])))
+    height, width = block
+    topology = on_device(BlockTopology.from_positions(2 * height, 3 * width, block, torch.tensor([1, 4])))
     x, values, bias, _ = problem(topology)
-    x[:, 32:] = torch.inf  # a block column that nothing meets
+    x[:, :width] = x[:, 2 * width :] = torch.inf  # the first and the last block column, which no block meets
     assert choose_backend(BACKEND, x, values).forward(x, values, topology, bias).isfinite().all()
 
 
