@@ -58,10 +58,11 @@ def profiles() -> list[str]:
     for result in newest("profile", "model", "precision", "threads"):
         columns = result["steps"]
         parts = next(iter(columns.values()))["parts"]
-        lines += [f"\n{result['model']}, ms | {' | '.join(columns)}", "---|" * (len(columns) + 1)]
+        lines += [f"\n| {result['model']}, ms | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
         for part in parts:
-            lines.append(f"{part} | " + " | ".join(f"{c['parts'][part] * 1e3:.1f}" for c in columns.values()))
-        lines.append("**all** | " + " | ".join(f"{c['seconds'] * 1e3:.0f}" for c in columns.values()))
+            cells = (f"{c['parts'][part] * 1e3:.0f} ({c['parts'][part] / c['seconds']:.0%})" for c in columns.values())
+            lines.append(f"| {part} | {' | '.join(cells)} |")
+        lines.append("| all | " + " | ".join(f"{c['seconds'] * 1e3:.0f}" for c in columns.values()) + " |")
         lines.append(f"\n{made(result)}")
     return lines
 
@@ -79,7 +80,8 @@ def made(result: Result) -> str:
 def redraw(page: str, name: str, draw: Callable[[], list[str]]) -> str:
     """Replace what stands between the markers of a table."""
     begin, end = f"<!-- {name}: drawn by benchmarks/tables.py -->", "<!-- end -->"
-    table = "\n".join(draw()) or "Not measured yet."
+    lines = draw()
+    table = "\n".join(lines) if any("evergraft" in line for line in lines) else "Not measured yet."
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n\n{table}\n\n{end}", page, flags=re.S)
 
 
