@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env pretrain test test-slow lint docs clean test-gpu gpu-session
+.PHONY: env pretrain test test-slow sanitize lint docs clean test-gpu gpu-session
 
 env: $(READY)
 
@@ -24,6 +24,11 @@ test: env  ## The fast tests: under ten minutes on two cores.
 
 test-slow: env  ## The long ones too.
 	$(BIN)/python -m pytest -m slow
+
+sanitize: env  ## The native kernels under the address and undefined-behaviour sanitizers, each instruction set.
+	$(BIN)/cmake -S . -B build/sanitize -DEVERGRAFT_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize --parallel 2
+	cd build/sanitize && ../../$(BIN)/ctest --output-on-failure
 
 test-gpu: env  ## The GPU products, natively where there is a GPU, and what only a GPU can show.
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/products/test_gpu*.py

@@ -39,16 +39,16 @@ INLINE Halves narrow(Vec v) {
 }
 INLINE void store(Bf16* p, Vec v) { *(LooseHalves*)p = narrow(v); }
 
-// LINE numbers side by side, as many vectors of sums as fill a vector when stored.
+// Vectors of sums that fill one vector when stored; and storing them, past the caches where they are not soon read.
 template <class S> constexpr int SUMS_A_LINE = 4 / sizeof(S);
 INLINE void store_line(float* p, const Vec* v, bool past_caches) { past_caches ? stream(p, v[0]) : store(p, v[0]); }
 INLINE void store_line(Bf16* p, const Vec* v, bool past_caches) {
 #if defined(__AVX512BF16__)
   Vec line = (Vec)_mm512_cvtne2ps_pbh(v[1], v[0]);
 #else
-  typedef uint16_t Line __attribute__((vector_size(4 * LANES)));
-  Halves halves[2] = {narrow(v[0]), narrow(v[1])};
-  Vec line = (Vec)*(Line*)halves;
+  const Halves halves[2] = {narrow(v[0]), narrow(v[1])};
+  Vec line;
+  memcpy(&line, halves, sizeof line);
 #endif
   past_caches ? stream((float*)p, line) : store((float*)p, line);
 }
@@ -76,10 +76,6 @@ struct Plain {
 struct Dot {
   static constexpr int NEIGHBOURS = 2;
   static INLINE Vec add(Vec sum, Vec w, Vec x) { return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x); }
-  static INLINE Vec add(Vec sum, const float* w, Vec x) {
-    int32_t word;
-    memcpy(&word, w, 4);
-    return add(sum, (Vec)_mm512_set1_epi32(word), x);
-  }
+  static INLINE Vec add(Vec sum, const float* w, Vec x) { return add(sum, _mm512_set1_ps(*w), x); }
 };
 #endif

@@ -25,7 +25,8 @@ namespace {
 enum Status { OK, OUT_OF_MEMORY, MALFORMED };
 enum Dtype { FLOAT32, BFLOAT16 };
 
-constexpr int64_t TILE_BYTES = 600 << 10;     // of a second-level cache, for the tile that is read at random
+constexpr int64_t TILE_BYTES = 300 << 10;     // of a second-level cache, for the tile that is read at random
+constexpr int64_t OUTER_BYTES = 600 << 10;    // the same for the outer product, where a tile costs more to begin
 constexpr int64_t STREAM_BYTES = 8 << 20;     // outputs above this are written past the caches
 constexpr int GROUP = 64;                     // features packed or unpacked at a time, at least: whole cache lines
 
@@ -120,8 +121,8 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 // Tokens of a tile of so many words a token: as many as the cache holds, at most MAX_TOKENS, no more than a thread's
 // share; a multiple of `unit`, and of twice that where it can be.
 constexpr int MAX_TOKENS = 8 * STEP;
-int tile_tokens(int64_t words, int64_t tokens, const Threads& threads, int unit = STEP) {
-  const int64_t fit = TILE_BYTES / (4 * std::max<int64_t>(words, 1)), share = round_up(tokens / threads.count + 1, unit);
+int tile_tokens(int64_t words, int64_t tokens, const Threads& threads, int unit = STEP, int64_t bytes = TILE_BYTES) {
+  const int64_t fit = bytes / (4 * std::max<int64_t>(words, 1)), share = round_up(tokens / threads.count + 1, unit);
   const int64_t T = std::min<int64_t>({fit, share, MAX_TOKENS});
   return (int)(T >= 2 * unit ? T / (2 * unit) * (2 * unit) : unit);
 }
@@ -302,7 +303,7 @@ template <class Mac, int P, class Source>
 void outer_product(const Index& index, BlockShape block, Source rows, Source x, int64_t tokens, float* gradient, const Threads& threads) {
   constexpr int ROWS = LANES / P;
   const int64_t tall = index.rows * block.outs, wide = index.columns * block.ins, words = (tokens + Mac::NEIGHBOURS - 1) / Mac::NEIGHBOURS;
-  const int T = tile_tokens(round_up(wide, LANES), words, Threads{nullptr, 1});
+  const int T = tile_tokens(round_up(wide, LANES), words, Threads{nullptr, 1}, STEP, OUTER_BYTES);
   // A share is a run of block rows with about as many blocks as any other; it starts where a group of features does.
   int64_t per_group = round_up(GROUP, block.outs);
   if (per_group % LANES) per_group = (int64_t)LANES * block.outs;

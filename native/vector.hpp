@@ -21,7 +21,7 @@ constexpr int LANES = 4, REGISTERS = 16;
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
-typedef float LooseVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float LooseVec __attribute__((vector_size(4 * LANES), aligned(2), may_alias));  // two bf16 may be what a lane holds
 
 INLINE Vec load(const float* p) { return *(const LooseVec*)p; }
 INLINE void store(float* p, Vec v) { *(LooseVec*)p = v; }
@@ -48,7 +48,6 @@ template <int P> INLINE Vec repeat(const float* p) {
 #endif
   else {
     static_assert(P == 2);
-    typedef double Pairs __attribute__((vector_size(4 * LANES)));
     double pair;
     memcpy(&pair, p, 8);
 #if defined(__AVX512F__)
@@ -56,7 +55,7 @@ template <int P> INLINE Vec repeat(const float* p) {
 #elif defined(__AVX__)
     return (Vec)_mm256_set1_pd(pair);
 #else
-    return (Vec)Pairs{pair, pair};
+    return (Vec)(pair - (__attribute__((vector_size(4 * LANES))) double){});
 #endif
   }
 }
