@@ -32,6 +32,18 @@ def test_products_equal_sdpa(scaling):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
+    monkeypatch.setattr(module, "_multiplies_bf16", lambda: False)
+    inputs = tensors(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        mixed, _ = module.attention(nn.Module(), *inputs, None, dropout=dropout)
+    torch.manual_seed(0)
+    expected, _ = module.attention(nn.Module(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
+    assert torch.equal(mixed, expected.bfloat16())
+
+
 def test_dropout_drops_probabilities():
     query, key, _ = tensors(torch.float32)
     torch.manual_seed(0)

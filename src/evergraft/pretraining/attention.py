@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ def attention(
 
     On the CPU torch's SDPA has a fast kernel for fp32 without dropout alone: in bf16 its backward takes four times as
     long as batched products do, and with dropout it falls back to slow ones (docs/performance.md). There,
-    and where no mask is given, batched products and a softmax are used; else SDPA.
+    and where no mask is given, batched products and a softmax are used; else SDPA. A processor without bf16
+    instructions computes in fp32.
 
     Args:
         query, key, value: [batch, heads, length, head size].
@@ -38,6 +40,11 @@ def attention(
     Returns:
         [batch, length, heads, head size], and None for the probabilities.
     """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not _multiplies_bf16():
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = (tensor.float() for tensor in (query, key, value))
+            mixed, _ = attention(module, q, k, v, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return mixed.to(query.dtype), None
     slow = query.device.type == "cpu" and (dropout > 0 or query.dtype == torch.bfloat16)
     if attention_mask is not None or not slow:
         return sdpa_attention_forward(
@@ -50,6 +57,12 @@ def attention(
         probabilities = scores.softmax(-1)
         mixed = torch.bmm(drop(probabilities, dropout), v)
     return mixed.view(batch, heads, length, size).transpose(1, 2), None
+
+
+@cache
+def _multiplies_bf16() -> bool:
+    """Whether torch has fast bf16 products on this processor."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 AttentionInterface.register(NAME, attention)
