@@ -62,7 +62,8 @@ def attention(
 @cache
 def _multiplies_bf16() -> bool:
     """Whether torch has fast bf16 products on this processor."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    ops = torch.ops.mkldnn
+    return hasattr(ops, "_is_mkldnn_bf16_supported") and bool(ops._is_mkldnn_bf16_supported())
 
 
 AttentionInterface.register(NAME, attention)
