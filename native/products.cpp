@@ -1,7 +1,8 @@
 // The three products of a block-sparse linear layer, for one instruction set; a plain C interface.
 #include <atomic>
 #include <cstdlib>
-#include <limits>
+#include <memory>
+#include <new>
 #include "outer.hpp"
 #include "scatter.hpp"
 
@@ -46,7 +47,7 @@ template <class T> struct Buffer {
   }
 };
 thread_local Buffer<float> tile_buffer, group_buffer, values_buffer, gradient_buffer;
-thread_local Buffer<int32_t> rows_buffer, cursor_buffer;
+thread_local Buffer<int32_t> cursor_buffer;
 
 // Run work(i) for i = 0 ... n - 1, each once, on as many threads as there are.
 template <class F> void parallel(const Threads& threads, int64_t n, F work) {
@@ -72,6 +73,7 @@ template <class F> void parallel(const Threads& threads, int64_t n, F work) {
 struct Index {
   int64_t rows, columns;
   const int32_t *offsets, *others, *slots;
+  std::unique_ptr<int32_t[]> owned = nullptr;  // `others`, where they are made for the call and gone after it
   BlockRow row(int64_t i) const {
     const int first = offsets[i];
     return {others + first, slots ? slots + first : nullptr, first, offsets[i + 1] - first};
@@ -90,14 +92,15 @@ bool offsets_fit(const int32_t* offsets, int64_t rows, int64_t active) {
 
 Index by_rows(const Topology& t) {
   if (!offsets_fit(t.row_offsets, t.block_rows, t.active) || !in_range(t.columns, t.active, t.block_columns)) throw MALFORMED;
-  return {t.block_rows, t.block_columns, t.row_offsets, t.columns, nullptr};
+  return {t.block_rows, t.block_columns, t.row_offsets, t.columns, nullptr, nullptr};
 }
 
 // The transposed order; the row of each block is found by counting, as the order itself was made.
 Index by_columns(const Topology& t) {
   by_rows(t);
   if (!offsets_fit(t.transposed_offsets, t.block_columns, t.active)) throw MALFORMED;
-  int32_t* rows = rows_buffer.at_least(t.active);
+  std::unique_ptr<int32_t[]> rows(new (std::nothrow) int32_t[t.active]);
+  if (!rows) throw OUT_OF_MEMORY;
   int32_t* next = cursor_buffer.at_least(t.block_columns);
   std::copy_n(t.transposed_offsets, t.block_columns, next);
   for (int64_t i = 0; i < t.block_rows; i++)
@@ -106,7 +109,8 @@ Index by_columns(const Topology& t) {
       if (place >= t.transposed_offsets[column + 1] || t.transposed_order[place] != slot) throw MALFORMED;
       rows[place] = (int32_t)i;
     }
-  return {t.block_columns, t.block_rows, t.transposed_offsets, rows, t.transposed_order};
+  const int32_t* others = rows.get();
+  return {t.block_columns, t.block_rows, t.transposed_offsets, others, t.transposed_order, std::move(rows)};
 }
 
 const float* in_fp32(const float* values, int64_t, Buffer<float>&) { return values; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,13 @@ class SparseLinear(nn.Module):
         return cls(topology, bias, backend)
 
     def reset_parameters(self, std: float = INITIAL_STD, generator: torch.Generator | None = None) -> None:
-        """Draw values from a normal truncated at two standard deviations, as BERT's dense weights; zero the bias."""
-        nn.init.trunc_normal_(self.values, std=std, a=-2 * std, b=2 * std, generator=generator)
+        """Draw values from a normal truncated at two standard deviations, as BERT's dense weights; zero the bias.
+
+        By the inverse of the normal distribution, in place: `nn.init.trunc_normal_` holds several tensors of that size.
+        """
+        share = math.erf(math.sqrt(2))  # of a normal that lies within two standard deviations
+        values = self.values.detach().uniform_(-share, share, generator=generator)
+        values.erfinv_().mul_(math.sqrt(2) * std).clamp_(-2 * std, 2 * std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
