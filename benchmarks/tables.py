@@ -22,18 +22,19 @@ def newest(bench: str, *settings: str) -> list[Result]:
 
 def products() -> list[str]:
     """Ratios of the three products, a row a block and setting."""
-    lines = [
-        "| block | precision | threads | x nn.Linear | x fastest dense | GFLOP/s | of the peak | tier |",
-        "|" + "---|" * 8,
-    ]
+    lines: list[str] = []
     for result in newest("products", "precision", "threads", "tokens", "in", "out"):
+        lines += [
+            "\n| block | precision | threads | x nn.Linear | x fastest dense | GFLOP/s | of the peak | tier |",
+            "|" + "---|" * 8,
+        ]
         for figures in result.get("results", [result]):
             lines.append(
                 f"| {figures['block']} | {result['precision']} | {result['threads']} | {figures['ratio']:.1f} | "
                 f"{figures['ratio_fastest_dense']:.1f} | {figures['gflops']:.0f} | {figures['peak_share']:.0%} | "
                 f"{figures['tier']} |"
             )
-        lines.append(f"\n{made(result)}\n")
+        lines.append(f"\n{made(result)}")
     return lines
 
 
@@ -46,10 +47,15 @@ def steps() -> list[str]:
     ]
     lines += [
         f"| {result['model']} | {result['block']} | {result['precision']} | {result['seconds'] * 1e3:.0f} | "
-        f"{result['ratio']:.2f} | {result['ratio_best_dense']:.2f} | {result['ratio_stock']:.2f} |"
+        f"{result['ratio']:.2f} | {beside_stock(result, 'ratio_best_dense')} | {beside_stock(result, 'ratio_stock')} |"
         for result in results
     ]
     return lines + [f"\n{made(result)}" for result in results]
+
+
+def beside_stock(result: Result, ratio: str) -> str:
+    """A ratio that needs all rivals; a dash where only the lean dense step of the same precision ran."""
+    return "-" if result["ratio_stock"] is None else f"{result[ratio]:.2f}"
 
 
 def profiles() -> list[str]:
