@@ -130,6 +130,14 @@ def test_chosen_automatically():
     assert CpuBackend().tier() == runnable_tiers()[-1]
 
 
+def test_the_environment_names_a_tier(monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", "portable")
+    assert CpuBackend().tier() == "portable"
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", "sse9")
+    with pytest.raises(EvergraftError, match="tier 'sse9' of the native CPU products cannot run here; choose one of po"):
+        CpuBackend().tier()
+
+
 @pytest.mark.parametrize("op", ["forward", "input_gradient", "weight_gradient"])
 def test_opcheck(op):
     topology, x, values, bias, grad = problem((4, 2))
@@ -171,5 +179,5 @@ def test_without_libraries_the_reference_serves_and_says_so_once(monkeypatch, re
     assert ["slow reference products" in str(warning.message) for warning in recwarn] == [True]
     with pytest.raises(EvergraftError, match="backend 'cpu' cannot multiply"):
         linear(x, values, topology, bias, "cpu")
-    with pytest.raises(EvergraftError, match="tier 'avx2' cannot run here; choose one of none"):
+    with pytest.raises(EvergraftError, match="tier 'avx2' of the native CPU products cannot run here; choose one of none"):
         CpuBackend("avx2")

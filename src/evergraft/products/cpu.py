@@ -6,6 +6,7 @@ Time and memory fall with density; nothing dense is built. fp32 and bf16 (summed
 from __future__ import annotations
 
 import ctypes
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -113,6 +114,13 @@ class CpuBackend:
             raise EvergraftError(
                 "the topology's indices contradict each other; make it with BlockTopology's constructors"
             )
+
+
+def _check_tier(tier: str) -> str:
+    if tier not in runnable_tiers():
+        runnable = ", ".join(runnable_tiers()) or "none"
+        raise EvergraftError(f"tier {tier!r} of the native CPU products cannot run here; choose one of {runnable}")
+    return tier
 
 
 @cache
