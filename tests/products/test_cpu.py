@@ -134,7 +134,7 @@ def test_the_environment_names_a_tier(monkeypatch):
     monkeypatch.setenv("EVERGRAFT_CPU_TIER", "portable")
     assert CpuBackend().tier() == "portable"
     monkeypatch.setenv("EVERGRAFT_CPU_TIER", "sse9")
-    with pytest.raises(EvergraftError, match="tier 'sse9' of the native CPU products cannot run here; choose one of po"):
+    with pytest.raises(EvergraftError, match=r"tier 'sse9' .* cannot run here; choose one of po"):
         CpuBackend().tier()
 
 
@@ -179,5 +179,5 @@ def test_without_libraries_the_reference_serves_and_says_so_once(monkeypatch, re
     assert ["slow reference products" in str(warning.message) for warning in recwarn] == [True]
     with pytest.raises(EvergraftError, match="backend 'cpu' cannot multiply"):
         linear(x, values, topology, bias, "cpu")
-    with pytest.raises(EvergraftError, match="tier 'avx2' of the native CPU products cannot run here; choose one of none"):
+    with pytest.raises(EvergraftError, match=r"tier 'avx2' .* cannot run here; choose one of none"):
         CpuBackend("avx2")

@@ -42,24 +42,24 @@ class CpuBackend:
     """The native products of one tier.
 
     Args:
-        tier: an instruction set of `TIERS`; by default the best that the processor has and that was built.
+        tier: an instruction set of `TIERS`; by default the one that the environment variable EVERGRAFT_CPU_TIER names,
+            else the best that the processor has and that was built.
 
     Raises:
-        EvergraftError: the tier is not among `runnable_tiers()`.
+        EvergraftError: the tier is not among `runnable_tiers()`; for the variable's, when it is first needed.
     """
 
     name = "cpu"
 
     def __init__(self, tier: str | None = None) -> None:
-        if tier is not None and tier not in runnable_tiers():
-            raise EvergraftError(
-                f"tier {tier!r} cannot run here; choose one of {', '.join(runnable_tiers()) or 'none'}"
-            )
-        self._tier = tier
+        self._tier = None if tier is None else _check_tier(tier)
 
     def tier(self) -> str | None:
         """The instruction set in use; None where no library was built."""
-        return self._tier or next(reversed(runnable_tiers()), None)
+        if self._tier:
+            return self._tier
+        asked = os.environ.get("EVERGRAFT_CPU_TIER")
+        return _check_tier(asked) if asked else next(reversed(runnable_tiers()), None)
 
     def supports(self, x: Tensor, values: Tensor) -> bool:
         """CPU tensors of one dtype, fp32 or bf16, if the libraries were built."""
