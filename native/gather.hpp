@@ -21,6 +21,18 @@ struct BlockShape {
   INLINE int64_t area() const { return (int64_t)outs * ins; }
 };
 
+// Call f(ROWS, first) for runs of rows that together are `count`: as many at a time as registers hold, ROWS a constant.
+template <class F> INLINE void in_runs(int count, F f) {
+  int first = 0;
+  auto runs = [&](auto rows) {
+    for (; first + rows <= count; first += rows) f(rows, first);
+  };
+  if constexpr (MAX_ROWS == 8) runs(std::integral_constant<int, 8>{});
+  runs(std::integral_constant<int, 4>{});
+  runs(std::integral_constant<int, 2>{});
+  runs(std::integral_constant<int, 1>{});
+}
+
 // ROWS outputs of W vectors of tokens. INS and OUT_STEP are the block's if they are known when compiling, else 0.
 template <class Mac, int ROWS, int W, int INS, int OUT_STEP>
 INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
@@ -43,24 +55,16 @@ template <class Mac, int INS, int OUT_STEP>
 void gather(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int64_t out_step = OUT_STEP ? OUT_STEP : block.out_step;
   const bool twice = T % (2 * STEP) == 0;
-  for (int t = 0; t < T; t += twice ? 2 * STEP : STEP) {
-    int o = 0;
-    auto rows = [&](auto number) {
-      constexpr int ROWS = decltype(number)::value;
-      for (; o + ROWS <= block.outs; o += ROWS) {
-        const float* w = values + o * out_step;
-        float* to = out + (int64_t)o * T + t;
-        if constexpr (ROWS * 2 * V <= SUMS)
-          if (twice) { gather_some<Mac, ROWS, 2 * V, INS, OUT_STEP>(in + t, T, row, block, w, to); continue; }
-        gather_some<Mac, ROWS, V, INS, OUT_STEP>(in + t, T, row, block, w, to);
-        if (twice) gather_some<Mac, ROWS, V, INS, OUT_STEP>(in + t + STEP, T, row, block, w, to + STEP);
-      }
-    };
-    if constexpr (MAX_ROWS == 8) rows(std::integral_constant<int, 8>{});
-    rows(std::integral_constant<int, 4>{});
-    rows(std::integral_constant<int, 2>{});
-    rows(std::integral_constant<int, 1>{});
-  }
+  for (int t = 0; t < T; t += twice ? 2 * STEP : STEP)
+    in_runs(block.outs, [&](auto rows, int o) {
+      constexpr int ROWS = decltype(rows)::value;
+      const float* w = values + o * out_step;
+      float* to = out + (int64_t)o * T + t;
+      if constexpr (ROWS * 2 * V <= SUMS)
+        if (twice) return gather_some<Mac, ROWS, 2 * V, INS, OUT_STEP>(in + t, T, row, block, w, to);
+      gather_some<Mac, ROWS, V, INS, OUT_STEP>(in + t, T, row, block, w, to);
+      if (twice) gather_some<Mac, ROWS, V, INS, OUT_STEP>(in + t + STEP, T, row, block, w, to + STEP);
+    });
 }
 
 #if defined(__AVX512BF16__)
@@ -90,16 +94,10 @@ INLINE void gather_pairs_some(const float* in, int T, BlockRow row, int outs, co
 }
 
 inline void gather_pairs(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
-  int o = 0;
-  auto rows = [&](auto number, auto width) {
-    constexpr int ROWS = decltype(number)::value, W = decltype(width)::value;
-    for (; o + ROWS <= outs; o += ROWS)
-      for (int t = 0; t < T; t += 2 * W * LANES)
-        gather_pairs_some<ROWS, W>(in + t / 2, T, row, outs, values + o, out + (int64_t)o * T + t);
-  };
-  rows(std::integral_constant<int, 8>{}, std::integral_constant<int, 1>{});
-  rows(std::integral_constant<int, 4>{}, std::integral_constant<int, 3>{});
-  rows(std::integral_constant<int, 2>{}, std::integral_constant<int, 3>{});
-  rows(std::integral_constant<int, 1>{}, std::integral_constant<int, 3>{});
+  in_runs(outs, [&](auto rows, int o) {
+    constexpr int ROWS = decltype(rows)::value, W = ROWS == 8 ? 1 : V;
+    for (int t = 0; t < T; t += 2 * W * LANES)
+      gather_pairs_some<ROWS, W>(in + t / 2, T, row, outs, values + o, out + (int64_t)o * T + t);
+  });
 }
 #endif

@@ -24,16 +24,8 @@ INLINE void scatter_some(const float* in, int T, BlockRow row, BlockShape block,
 template <class Mac, int IN_STEP>
 void scatter(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int64_t in_step = IN_STEP ? IN_STEP : block.in_step;
-  for (int t = 0; t < T; t += STEP) {
-    int i = 0;
-    auto rows = [&](auto number) {
-      constexpr int ROWS = decltype(number)::value;
-      for (; i + ROWS <= block.ins; i += ROWS)
-        scatter_some<Mac, ROWS, IN_STEP>(in + (int64_t)i * T + t, T, row, block, values + i * in_step, out + t);
-    };
-    if constexpr (MAX_ROWS == 8) rows(std::integral_constant<int, 8>{});
-    rows(std::integral_constant<int, 4>{});
-    rows(std::integral_constant<int, 2>{});
-    rows(std::integral_constant<int, 1>{});
-  }
+  for (int t = 0; t < T; t += STEP)
+    in_runs(block.ins, [&](auto rows, int i) {
+      scatter_some<Mac, decltype(rows)::value, IN_STEP>(in + (int64_t)i * T + t, T, row, block, values + i * in_step, out + t);
+    });
 }
