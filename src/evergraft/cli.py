@@ -40,6 +40,14 @@ Blocks = Annotated[
     list[str] | None, typer.Option("--block", help="Rows x columns; may be given again (default: 16x16).")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: as many as torch takes).")]
+Model = Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")]
+StepPrecision = Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the sparse step.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences a step.")]
+SequenceLength = Annotated[int, typer.Option(min=8, help="Tokens a sequence has.")]
+VocabularySize = Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")]
+Backend = Annotated[str, typer.Option(help="Of the sparse products.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+StepSeed = Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw the break-even chart to this HTML file (several densities).")]
 Output = Annotated[Path | None, typer.Option(help="Append the JSON result to this file, or to one in this folder.")]
 
@@ -260,7 +268,7 @@ def prepare(
 
 @app.command()
 def flops(
-    model: Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")] = "base",
+    model: Model = "base",
     density: Annotated[float, typer.Option(help="Share of the encoder's blocks that exist; 1 is dense.")] = 1.0,
     block: Annotated[
         str | None, typer.Option(help="Count exactly for these blocks (default: as if the asked density were got).")
@@ -288,8 +296,8 @@ def bench_products(
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of all tensors.")] = "fp32",
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the fastest of so many.")] = 7,
-    backend: Annotated[str, typer.Option(help="Of the sparse products.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    backend: Backend = "auto",
+    device: Device = "cpu",
     rivals: Annotated[str, typer.Option(help="all, or dense alone, which is quicker.")] = "all",
     seed: Annotated[int, typer.Option(min=0, help="Of topologies and tensors.")] = 0,
     plot: Plot = None,
@@ -320,19 +328,19 @@ def bench_products(
 
 @bench_app.command("step")
 def bench_step(
-    model: Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")] = "base",
+    model: Model = "base",
     density: Densities = None,
     block: Blocks = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the sparse step.")] = "fp32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 32,
-    sequence_length: Annotated[int, typer.Option(min=8, help="Tokens a sequence has.")] = 128,
-    vocabulary_size: Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")] = 30522,
+    precision: StepPrecision = "fp32",
+    batch_size: BatchSize = 32,
+    sequence_length: SequenceLength = 128,
+    vocabulary_size: VocabularySize = 30522,
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the fastest of so many.")] = 3,
-    backend: Annotated[str, typer.Option(help="Of the sparse products.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    backend: Backend = "auto",
+    device: Device = "cpu",
     rivals: Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")] = "all",
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")] = 0,
+    seed: StepSeed = 0,
     plot: Plot = None,
     output: Output = None,
     as_json: Json = False,
@@ -362,17 +370,17 @@ def bench_step(
 
 @bench_app.command("profile")
 def bench_profile(
-    model: Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")] = "base",
+    model: Model = "base",
     density: Annotated[float, typer.Option(help="Share of the blocks that exist in the sparse step.")] = 0.1,
     block: Annotated[str, typer.Option(help="Rows x columns.")] = "16x16",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the sparse step.")] = "fp32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 32,
-    sequence_length: Annotated[int, typer.Option(min=8, help="Tokens a sequence has.")] = 128,
-    vocabulary_size: Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")] = 30522,
+    precision: StepPrecision = "fp32",
+    batch_size: BatchSize = 32,
+    sequence_length: SequenceLength = 128,
+    vocabulary_size: VocabularySize = 30522,
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each part is the fastest of so many.")] = 3,
-    backend: Annotated[str, typer.Option(help="Of the sparse products.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")] = 0,
+    backend: Backend = "auto",
+    seed: StepSeed = 0,
     output: Output = None,
     as_json: Json = False,
 ) -> None:

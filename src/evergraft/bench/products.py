@@ -11,7 +11,7 @@ import torch
 
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.rivals import PRODUCTS, Layer, Rival, rivals
-from evergraft.bench.timing import fastest
+from evergraft.bench.timing import fastest, torch_threads
 from evergraft.errors import EvergraftError
 from evergraft.layer import INITIAL_STD
 from evergraft.ledger import Ledger, LinearCost
@@ -64,15 +64,11 @@ class ProductsBench:
             EvergraftError: a setting out of range, or a block that does not divide the layer.
         """
         self._check()
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        try:
+        with torch_threads(self.threads):
             layers = list(self._layers())
             peak = measured_peak(DTYPES[self.precision], self.device, peak_size, self.rounds)
             results = [self._measure(layer, peak) for layer in layers]
             return self._settings() | (results[0] if len(results) == 1 else {"results": results})
-        finally:
-            torch.set_num_threads(before)
 
     def _check(self) -> None:
         check_backend(self.backend)

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.products import DTYPES, check_device, check_precision, rates, tier
-from evergraft.bench.timing import fastest
+from evergraft.bench.timing import fastest, torch_threads
 from evergraft.conversion import STACK, sparse_layers, sparsify
 from evergraft.evolution import TopologyUpdater
 from evergraft.ledger import Ledger, ledger
@@ -121,12 +121,8 @@ class StepBench:
             EvergraftError: a setting out of range, or a block that does not divide a layer.
         """
         self._check()
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        try:
+        with torch_threads(self.threads):
             yield
-        finally:
-            torch.set_num_threads(before)
 
     def _pairs(self) -> list[tuple[float, tuple[int, int]]]:
         return [(density, block) for block in self.blocks for density in self.densities]
