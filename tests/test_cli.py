@@ -129,18 +129,20 @@ def test_a_signal_exits_as_signals_do_and_says_how_to_go_on(small_recipe, tmp_pa
     assert f"stopped and saved; continue with: evergraft pretrain --resume {tmp_path / 'run'}" in err.replace("\n", "")
 
 
-def test_help_needs_nothing_heavy():
+@pytest.mark.parametrize(("arguments", "command"), [([], "pretrain"), (["study"], "status")])
+def test_help_needs_nothing_heavy(arguments, command):
     code = (
-        "import sys; sys.argv = ['evergraft', '--help']\n"
+        f"import sys; sys.argv = {['evergraft', *arguments, '--help']}\n"
         "from evergraft import cli\n"
         "try: cli.main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'tokenizers', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'tokenizers', 'numpy', 'plotly', 'scipy', 'sklearn'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "pretrain" in done.stdout
+    assert command in done.stdout
 
 
 def test_no_command_shows_the_help_and_no_error(run):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -110,16 +108,3 @@ def test_bad_input(run, places, tmp_path, monkeypatch, arguments, sentence):
     assert sentence in err
     assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_help_needs_nothing_heavy():
-    code = (
-        "import sys; sys.argv = ['evergraft', 'study', '--help']\n"
-        "from evergraft import cli\n"
-        "try: cli.main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'plotly', 'scipy', 'sklearn', 'numpy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
