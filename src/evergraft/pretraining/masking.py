@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,30 +59,30 @@ class WholeWordMasking:
         labels[: len(chosen)] = token_ids[chosen]
         return Masked(self._replace(token_ids, chosen, rng), positions, labels)
 
-    def _words(self, token_ids: np.ndarray) -> list[np.ndarray]:
+    def _words(self, token_ids: np.ndarray) -> list[range]:
         """The positions of each word: a piece that continues belongs to the ordinary token before it."""
         where = np.flatnonzero(~self.special[token_ids])
         follows = np.diff(where, prepend=-2) == 1
         starts = np.flatnonzero(~(self.continuation[token_ids[where]] & follows))
-        bounds = [*starts.tolist(), len(where)]
-        return [where[begin:end] for begin, end in pairwise(bounds)]
+        firsts, lasts = where[starts].tolist(), where[np.append(starts, len(where))[1:] - 1].tolist()
+        return [range(first, last + 1) for first, last in zip(firsts, lasts, strict=True)]
 
-    def _choose(self, words: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        chosen: list[np.ndarray] = []
+    def _choose(self, words: list[range], rng: np.random.Generator) -> np.ndarray:
+        chosen: list[int] = []
         left = self.budget
-        for word in rng.permutation(len(words)):
+        for word in rng.permutation(len(words)).tolist():
             if len(words[word]) <= left:
-                chosen.append(words[word])
+                chosen += words[word]
                 left -= len(words[word])
             if not left:
                 break
-        return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+        return np.array(sorted(chosen), np.int64)
 
     def _replace(self, token_ids: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         fate = rng.random(len(chosen))
         random_ids = self.ordinary[rng.integers(len(self.ordinary), size=len(chosen))]
         masked = token_ids.copy()
-        masked[chosen] = np.select(
-            [fate < MASK_SHARE, fate < MASK_SHARE + RANDOM_SHARE], [self.mask_id, random_ids], token_ids[chosen]
-        )
+        masked[chosen[fate < MASK_SHARE]] = self.mask_id
+        random = (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)
+        masked[chosen[random]] = random_ids[random]
         return masked

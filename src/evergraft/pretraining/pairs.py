@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class SentencePairs:
     def _cut(self, begin: int, rng: np.random.Generator) -> int:
         """Where B starts: the sentence start nearest to a random target, if any lies in the window."""
         target = begin + int(rng.integers(self.content // 4, self.content - self.content // 4))
-        after = int(np.searchsorted(self.sentences, target))
+        after = self._sentences_before(target, "left")
         nearest = [int(start) for start in self.sentences[max(after - 1, 0) : after + 1]]
         inside = [start for start in nearest if begin < start < begin + self.content]
         return min(inside, key=lambda start: abs(start - target), default=target)
@@ -79,8 +79,12 @@ class SentencePairs:
         other = int(rng.integers(len(self.begins) - 1))
         other += other >= document
         target = int(rng.integers(self.begins[other], self.ends[other] - length + 1))
-        start = int(self.sentences[np.searchsorted(self.sentences, target, side="right") - 1])
+        start = int(self.sentences[self._sentences_before(target, "right") - 1])
         return self.tokens[start : start + length]
+
+    def _sentences_before(self, token: int, side: Literal["left", "right"]) -> int:
+        """How many sentences start before a token, or at it (`right`); of any other type, numpy would copy them all."""
+        return int(np.searchsorted(self.sentences, self.sentences.dtype.type(token), side=side))
 
     def _join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         cls, sep = [self.special.cls], [self.special.sep]
