@@ -65,7 +65,7 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
     """Validation loss against a cost, both logarithmic, with every family's Pareto front.
 
     Args:
-        cost: `flops_total` or `seconds`.
+        cost: `flops_total` or `steady_seconds`.
     """
     figure = go.Figure()
     symbols = _symbols(collection.configurations)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from evergraft.study.results import Configuration
 from evergraft.study.statistics import Estimate, log_t_interval
 
-COSTS = {"flops_total": "FLOPs", "seconds": "seconds of training"}
+COSTS = {"flops_total": "FLOPs", "steady_seconds": "seconds of training"}
 
 Point = tuple[float, float]  # cost, loss
 

@@ -129,7 +129,7 @@ def _sections(collection: Collection) -> list[Section]:
             "cost axis is the ratio at equal loss.",
             charts(
                 lambda: figures.loss_against(collection, "flops_total"),
-                lambda: figures.loss_against(collection, "seconds"),
+                lambda: figures.loss_against(collection, "steady_seconds"),
                 lambda: figures.ratios(collection),
             ),
             chosen("equal-loss"),

@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from evergraft.errors import EvergraftError
@@ -45,6 +47,17 @@ class RunRecord:
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         return list(JsonLines(self.folder / METRICS_FILE))
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """The result, and `steady_seconds`: what training takes where every step is as fast as the median log window.
+
+        Unlike `seconds`, these hold no pause, and no other job that the machine had for a while.
+        """
+        marks = [(line["step"], line["seconds"]) for line in self.metrics if "seconds" in line]
+        paces = [(later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairwise(marks)]
+        steady = median(paces) * self.result["steps"] if paces else self.result["seconds"]
+        return self.result | {"steady_seconds": steady}
 
     @cached_property
     def topology(self) -> list[dict[str, Any]]:
@@ -86,8 +99,8 @@ class Configuration:
         return "dense" if self.recipe.density == 1 else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
 
     def by_seed(self, key: str | Callable[[RunRecord], float]) -> dict[int, float]:
-        """One figure of each seed: a key of result.json, or a function of the record."""
-        value = key if callable(key) else lambda record: record.result[key]
+        """One figure of each seed: a key of `RunRecord.figures`, or a function of the record."""
+        value = key if callable(key) else lambda record: record.figures[key]
         return {record.recipe.seed: value(record) for record in self.records}
 
     def estimate(self, key: str | Callable[[RunRecord], float]) -> Estimate:

@@ -77,15 +77,16 @@ def summary(collection: Collection) -> Table:
             one.loss.text(4),
             one.estimate("validation_nsp_loss").text(4),
             f"{one.estimate('flops_total').mean:.3e}",
-            one.estimate("seconds").text(1),
+            one.estimate("steady_seconds").text(1),
             _optional(one, "explored"),
             _optional(one, "removed_new_ratio"),
         )
         for one in collection.configurations
     )
     note = (
-        f"Validation losses after training; {INTERVAL}. FLOPs are those of the encoder, seconds those of training "
-        "alone, measured on the machines named below, with whatever else ran there."
+        f"Validation losses after training; {INTERVAL}. FLOPs are those of the encoder. Seconds are those of training "
+        "alone, at the median pace of a run's log windows, measured on the machines named below with whatever else ran "
+        "there."
     )
     return Table("summary", "Results", note, header, rows)
 
@@ -101,7 +102,7 @@ def equal_loss_table(collection: Collection) -> Table | None:
             one.configuration.label,
             _ratio(one.ratios["flops_total"]),
             "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
-            _ratio(one.ratios["seconds"]),
+            _ratio(one.ratios["steady_seconds"]),
         )
         for one in equal_loss(dense, sparse)
     )
