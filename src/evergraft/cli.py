@@ -450,7 +450,7 @@ def report(
     form: Annotated[str, typer.Option("--format", help="html, markdown (tables) or csv (a line a run).")] = "html",
     output: Annotated[
         Path | None,
-        typer.Option(help="The file to write (default: report.html with the study's runs; else standard output)."),
+        typer.Option(help="The file to write (default: STUDY.html with the study's runs; else standard output)."),
     ] = None,
 ) -> None:
     """Turn a study, or any runs, into one self-contained page of charts and tables."""

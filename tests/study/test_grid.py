@@ -54,9 +54,9 @@ def test_several_grids_a_family_and_a_base_in_a_file(tmp_path):
     grids = [{"density": 1}, {"family": "by l2", "prune_by": "l2"}, {"updates": None}]
     study = load_study(write(tmp_path, base="base.yaml", grid=grids, output=str(tmp_path / "out")))
     assert [run.family for run in study.runs] == ["dense", "by l2", "dynamic"]
-    assert study.runs[1].name == "by_l2-tiny-d0.1-16x16-s0"
+    assert study.runs[1].name == "by_l2-tiny-d0.1-16x16-prune_byl2-s0"
     assert study.runs[1].folder.parent == tmp_path / "out"
-    assert study.runs[1].recipe_file.name == "by_l2-tiny-d0.1-16x16-s0.yaml"
+    assert study.runs[1].recipe_file.name == "by_l2-tiny-d0.1-16x16-prune_byl2-s0.yaml"
 
 
 def test_a_length_in_the_grid_replaces_the_one_of_the_base(tmp_path):

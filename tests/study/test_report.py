@@ -64,7 +64,7 @@ class Structure(HTMLParser):
 
 def test_structure(page, finished_study):
     study, _ = finished_study
-    assert page == study.output / "report.html"
+    assert page == study.output / "study.html"
     structure = Structure()
     text = page.read_text()
     structure.feed(text)

@@ -155,8 +155,7 @@ def _listed(values: Any) -> list[Any]:
 def _planned(path: Path, seed: int, base: Fields, entry: Fields, point: Fields, output: Path) -> PlannedRun:
     recipe = recipe_from({**_without_length(base, point), **point, "seed": seed}, path)
     family = str(entry.get(FAMILY) or family_of(recipe))
-    several = [name for name in point if name in entry.get(ZIP, {}) or len(_listed(entry[name])) > 1]
-    name = _name(family, recipe, [field for field in several if point[field] is not None])
+    name = _name(family, recipe, [field for field, value in point.items() if value is not None])
     return PlannedRun(name, family, recipe, output / name)
 
 
@@ -166,10 +165,10 @@ def _without_length(base: Fields, point: Fields) -> Fields:
     return {name: value for name, value in base.items() if name not in lengths} if lengths & point.keys() else base
 
 
-def _name(family: str, recipe: Recipe, several: list[str]) -> str:
+def _name(family: str, recipe: Recipe, fields: list[str]) -> str:
     values = recipe.model_dump(mode="json")
     block = [values["block"]] if recipe.density < 1 else []
-    others = [f"{name}{values[name]}" for name in several if name not in ("model", "density", "block")]
+    others = [f"{name}{values[name]}" for name in fields if name not in ("model", "density", "block")]
     parts = [family, Path(recipe.model).stem, f"d{recipe.density:g}", *block, *others, f"s{recipe.seed}"]
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
 

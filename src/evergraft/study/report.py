@@ -29,8 +29,8 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
     Args:
         targets: one study file, or run folders.
         form: `html` is one file with everything in it, charts too; `markdown` has the tables; `csv` a line a run.
-        output: the file to write; by default report.html in the study's output (of runs: here) for HTML, and nothing
-            for the others.
+        output: the file to write; by default STUDY.html in the study's output (of runs: report.html here) for HTML, and
+            nothing for the others.
 
     Returns:
         The text, and the file that holds it, if one does.
@@ -40,7 +40,7 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
     """
     collection = collect(targets)
     text = {"html": to_html, "markdown": to_markdown, "csv": runs_csv}[form](collection)
-    path = output or (collection.output / "report.html" if form == "html" else None)
+    path = output or (collection.page if form == "html" else None)
     if path is not None:
         if path.is_dir():
             raise EvergraftError(f"--output {path} is a folder; name the file to write, such as {path / 'report.html'}")

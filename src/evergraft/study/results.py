@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -122,6 +122,7 @@ class Collection:
         configurations: in the order of the study, or of the folders named.
         unfinished: name and state of the runs that have not finished, with the reason of those that failed.
         command: what makes the runs again, if they are of a study.
+        page: where its report lies by default.
     """
 
     title: str
@@ -129,7 +130,7 @@ class Collection:
     configurations: tuple[Configuration, ...]
     unfinished: tuple[tuple[str, str], ...] = ()
     command: str | None = None
-    output: Path = field(default=Path())
+    page: Path = Path("report.html")
 
     @property
     def records(self) -> list[RunRecord]:
@@ -184,7 +185,9 @@ def _study_collection(path: Path) -> Collection:
         if status.state != "finished"
     )
     command = f"evergraft study run {path}"
-    return Collection(study.title, study.question, _configurations(records), unfinished, command, study.output)
+    return Collection(
+        study.title, study.question, _configurations(records), unfinished, command, study.output / f"{path.stem}.html"
+    )
 
 
 def _runs_collection(folders: Sequence[Path]) -> Collection:
