@@ -1,12 +1,9 @@
 // The three products of a block-sparse linear layer, for one instruction set; a plain C interface.
-#include <atomic>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include "outer.hpp"
 #include "scatter.hpp"
-
-#define EXPORT __attribute__((visibility("default")))
+#include "threads.hpp"
 
 extern "C" {
 // The blocks of a matrix [out, in]: `BlockTopology` of topology.py, field by field.
@@ -14,17 +11,9 @@ struct Topology {
   int64_t block_rows, block_columns, height, width, active;
   const int32_t *row_offsets, *columns, *transposed_offsets, *transposed_order;
 };
-// Torch's own OpenMP, so that its threads and ours are the same; null runs everything on the calling thread.
-struct Threads {
-  void (*parallel)(void (*)(void*), void*, unsigned count, unsigned flags);  // GOMP_parallel
-  int count;
-};
 }
 
 namespace {
-
-enum Status { OK, OUT_OF_MEMORY, MALFORMED };
-enum Dtype { FLOAT32, BFLOAT16 };
 
 constexpr int64_t TILE_BYTES = 300 << 10;     // of a second-level cache, for the tile that is read at random
 constexpr int64_t OUTER_BYTES = 600 << 10;    // the same for the outer product, where a tile costs more to begin
@@ -48,26 +37,6 @@ template <class T> struct Buffer {
 };
 thread_local Buffer<float> tile_buffer, group_buffer, values_buffer, gradient_buffer;
 thread_local Buffer<int32_t> cursor_buffer;
-
-// Run work(i) for i = 0 ... n - 1, each once, on as many threads as there are.
-template <class F> void parallel(const Threads& threads, int64_t n, F work) {
-  struct Shared {
-    F& work;
-    int64_t n;
-    std::atomic<int64_t> next{0};
-    std::atomic<int> failed{0};
-  } shared{work, n};
-  auto run = [](void* data) {
-    auto& s = *(Shared*)data;
-    try {
-      for (int64_t i; (i = s.next++) < s.n;) s.work(i);
-    } catch (Status) { s.failed = 1; }
-  };
-  int count = (int)std::min<int64_t>(threads.count, n);
-  if (threads.parallel && count > 1) threads.parallel(run, &shared, count, 0);
-  else run(&shared);
-  if (shared.failed) throw OUT_OF_MEMORY;
-}
 
 // One of the two orders of a topology.
 struct Index {
@@ -378,15 +347,6 @@ void any_weight_gradient(const Topology& t, Matrix<const Bf16> grad, Matrix<cons
 
 template <class S> const float* bias_in_fp32(const S* bias, int64_t n, Buffer<float>& buffer) {
   return bias ? in_fp32(bias, n, buffer) : nullptr;
-}
-
-template <class F> int guarded(F work) {
-  try { work(); } catch (Status status) { return status; }
-  return OK;
-}
-
-template <class F> void with_dtype(int dtype, F work) {
-  if (dtype == BFLOAT16) work(Bf16{}); else work(0.0f);
 }
 
 }  // namespace

@@ -1,0 +1,52 @@
+// What every call from Python has in common: the dtype of its numbers, the threads it may use, the status it returns.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include "element.hpp"
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+// Torch's own OpenMP, so that its threads and ours are the same; null runs everything on the calling thread.
+struct Threads {
+  void (*parallel)(void (*)(void*), void*, unsigned count, unsigned flags);  // GOMP_parallel
+  int count;
+};
+}
+
+namespace {
+
+enum Status { OK, OUT_OF_MEMORY, MALFORMED };
+enum Dtype { FLOAT32, BFLOAT16 };
+
+// Run work(i) for i = 0 ... n - 1, each once, on as many threads as there are.
+template <class F> void parallel(const Threads& threads, int64_t n, F work) {
+  struct Shared {
+    F& work;
+    int64_t n;
+    std::atomic<int64_t> next{0};
+    std::atomic<int> failed{0};
+  } shared{work, n};
+  auto run = [](void* data) {
+    auto& s = *(Shared*)data;
+    try {
+      for (int64_t i; (i = s.next++) < s.n;) s.work(i);
+    } catch (Status) { s.failed = 1; }
+  };
+  int count = (int)std::min<int64_t>(threads.count, n);
+  if (threads.parallel && count > 1) threads.parallel(run, &shared, count, 0);
+  else run(&shared);
+  if (shared.failed) throw OUT_OF_MEMORY;
+}
+
+template <class F> int guarded(F work) {
+  try { work(); } catch (Status status) { return status; }
+  return OK;
+}
+
+template <class F> void with_dtype(int dtype, F work) {
+  if (dtype == BFLOAT16) work(Bf16{}); else work(0.0f);
+}
+
+}  // namespace
