@@ -1,6 +1,6 @@
 // Which of the libraries built from products.cpp this machine can run, asked of the processor itself.
 
-// The fastest tier: 0 portable, 1 avx2, 2 avx512, 3 avx512bf16. The order is that of `TIERS` in products/cpu.py.
+// The fastest tier: 0 portable, 1 avx2, 2 avx512, 3 avx512bf16. The order is that of `TIERS` in library.py.
 extern "C" __attribute__((visibility("default"))) int evergraft_best_tier() {
 #if defined(__x86_64__)
   __builtin_cpu_init();

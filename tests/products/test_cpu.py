@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evergraft.products as products
-from evergraft import BlockTopology, EvergraftError
+from evergraft import BlockTopology, EvergraftError, library
+from evergraft.library import runnable_tiers
 from evergraft.products import cpu, dense, linear
-from evergraft.products.cpu import CpuBackend, runnable_tiers
+from evergraft.products.cpu import CpuBackend
 
 pytestmark = pytest.mark.skipif(not runnable_tiers(), reason="evergraft was installed without its native CPU products")
 
@@ -172,7 +173,7 @@ def test_a_malformed_topology_never_reaches_a_kernel(order):
 
 def test_without_libraries_the_reference_serves_and_says_so_once(monkeypatch, recwarn):
     cpu._warn_of_missing_libraries.cache_clear()
-    monkeypatch.setattr(cpu, "runnable_tiers", lambda: ())
+    monkeypatch.setattr(library, "runnable_tiers", lambda: ())
     topology, x, values, bias, _ = problem((4, 4))
     for _ in range(2):
         torch.testing.assert_close(linear(x, values, topology, bias), dense.forward(x, values, topology, bias))

@@ -6,21 +6,14 @@ Time and memory fall with density; nothing dense is built. fp32 and bf16 (summed
 from __future__ import annotations
 
 import ctypes
-import os
 import warnings
 from functools import cache
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
-import evergraft
 from evergraft.errors import EvergraftError
+from evergraft.library import DTYPES, MALFORMED, call, check_tier, default_tier
 from evergraft.topology import BlockTopology
-
-TIERS = ("portable", "avx2", "avx512", "avx512bf16")  # ascending; the order is that of native/tier.cpp
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # `Dtype` of native/products.cpp
-OUT_OF_MEMORY, MALFORMED = 1, 2  # `Status` of native/products.cpp
 
 
 class _Topology(ctypes.Structure):
@@ -30,12 +23,6 @@ class _Topology(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("block_rows", "block_columns", "height", "width", "active")),
         *((name, ctypes.c_void_p) for name in ("row_offsets", "columns", "transposed_offsets", "transposed_order")),
     )
-
-
-class _Threads(ctypes.Structure):
-    """`Threads` of native/products.cpp."""
-
-    _fields_ = (("parallel", ctypes.c_void_p), ("count", ctypes.c_int))
 
 
 class CpuBackend:
@@ -52,14 +39,11 @@ class CpuBackend:
     name = "cpu"
 
     def __init__(self, tier: str | None = None) -> None:
-        self._tier = None if tier is None else _check_tier(tier)
+        self._tier = None if tier is None else check_tier(tier)
 
     def tier(self) -> str | None:
         """The instruction set in use; None where no library was built."""
-        if self._tier:
-            return self._tier
-        asked = os.environ.get("EVERGRAFT_CPU_TIER")
-        return _check_tier(asked) if asked else next(reversed(runnable_tiers()), None)
+        return self._tier or default_tier()
 
     def supports(self, x: Tensor, values: Tensor) -> bool:
         """CPU tensors of one dtype, fp32 or bf16, if the libraries were built."""
@@ -67,7 +51,8 @@ class CpuBackend:
             return False
         if self.tier() is None:
             _warn_of_missing_libraries()
-        return self.tier() is not None
+            return False
+        return True
 
     def forward(self, x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
         """X [tokens, in] -> [tokens, out] = x W^T + bias."""
@@ -91,80 +76,22 @@ class CpuBackend:
         """Call a product; the last argument gives the number of tokens and the dtype."""
         *operands, activation = arguments
         assert isinstance(activation, Tensor)
-        flat: list[object] = []
+        flat: list[Tensor | int | None] = []
         for operand in operands:
-            tensor, stride = operand if isinstance(operand, tuple) else (operand, None)
-            flat.append(ctypes.c_void_p(None if tensor is None else tensor.data_ptr()))
-            flat += [] if stride is None else [ctypes.c_int64(stride)]
-        rows, columns = len(topology.row_offsets) - 1, len(topology.transposed_offsets) - 1
+            flat += operand if isinstance(operand, tuple) else (operand,)
         indices = [tensor.contiguous() for tensor in topology.tensors()]
         described = _Topology(
-            rows, columns, *topology.block, topology.active, *(tensor.data_ptr() for tensor in indices)
+            topology.row_offsets.shape[0] - 1,
+            topology.transposed_offsets.shape[0] - 1,
+            *topology.block,
+            topology.active,
+            *(tensor.data_ptr() for tensor in indices),
         )
-        status = getattr(_library(self.tier() or ""), f"evergraft_{product}")(
-            ctypes.byref(described),
-            *flat,
-            ctypes.c_int64(activation.shape[0]),
-            ctypes.c_int(DTYPES[activation.dtype]),
-            ctypes.byref(_Threads(_openmp(), torch.get_num_threads())),
-        )
-        if status == OUT_OF_MEMORY:
-            raise MemoryError(f"the native {product} of a {rows} x {columns} topology found no memory for its tiles")
-        if status == MALFORMED:
+        dtype = ctypes.c_int(DTYPES[activation.dtype])
+        if call(self.tier() or "", product, described, *flat, activation.shape[0], dtype) == MALFORMED:
             raise EvergraftError(
                 "the topology's indices contradict each other; make it with BlockTopology's constructors"
             )
-
-
-def _check_tier(tier: str) -> str:
-    if tier not in runnable_tiers():
-        runnable = ", ".join(runnable_tiers()) or "none"
-        raise EvergraftError(f"tier {tier!r} of the native CPU products cannot run here; choose one of {runnable}")
-    return tier
-
-
-@cache
-def runnable_tiers() -> tuple[str, ...]:
-    """The tiers that were built and that this processor can run, ascending."""
-    if not (_folder() / _file("portable")).exists():
-        return ()
-    best = _library("portable").evergraft_best_tier()
-    return tuple(tier for tier in TIERS[: best + 1] if (_folder() / _file(tier)).exists())
-
-
-@cache
-def _library(tier: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(_folder() / _file(tier)))
-
-
-def _file(tier: str) -> str:
-    return f"libevergraft_{tier}.so"
-
-
-@cache
-def _folder() -> Path:
-    """Where the build put the libraries: in the package, or beside it where it is installed editable."""
-    folders = [Path(path) / "native" for path in evergraft.__path__]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-
-@cache
-def _openmp() -> int | None:
-    """`GOMP_parallel` of the OpenMP that torch has loaded, so that its threads and ours are the same ones.
-
-    None where torch uses another kind of threads: the products then run on the calling thread alone.
-    """
-    try:
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    paths = dict.fromkeys(line.split()[-1] for line in maps.splitlines() if "omp" in line.rpartition("/")[2])
-    for path in paths:
-        try:
-            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
-        except (OSError, AttributeError):
-            continue
-    return None
 
 
 @cache
