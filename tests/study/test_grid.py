@@ -112,3 +112,12 @@ def test_a_study_without_a_grid(tmp_path):
 )
 def test_studies_of_the_project_are_valid(path):
     assert load_study(path).runs
+
+
+def test_studies_of_one_output_share_the_runs_that_both_ask_for(tmp_path):
+    first = {"density": [0.1, 0.5], "updates": [0, 40], "learning_rate": 1e-3}
+    second = {"zip": {"learning_rate": [1e-3, 2e-3]}, "updates": 40, "density": 0.1}
+    names = [{run.name: run.recipe for run in load_study(write(tmp_path, grid=grid)).runs} for grid in (first, second)]
+    (shared,) = names[0].keys() & names[1].keys()
+    assert shared == "dynamic-tiny-d0.1-16x16-updates40-learning_rate0.001-s0"
+    assert names[0][shared] == names[1][shared]

@@ -168,9 +168,12 @@ def _without_length(base: Fields, point: Fields) -> Fields:
 def _name(family: str, recipe: Recipe, fields: list[str]) -> str:
     values = recipe.model_dump(mode="json")
     block = [values["block"]] if recipe.density < 1 else []
-    others = [f"{name}{values[name]}" for name in fields if name not in ("model", "density", "block")]
+    others = [f"{name}{value}" for name, value in values.items() if name in fields and name not in _ALWAYS_NAMED]
     parts = [family, Path(recipe.model).stem, f"d{recipe.density:g}", *block, *others, f"s{recipe.seed}"]
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+
+
+_ALWAYS_NAMED = ("model", "density", "block")
 
 
 def _sentence(error: ValidationError) -> str:
