@@ -112,12 +112,12 @@ def _with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _flag_type(annotation: Any) -> Any:
-    """The type of a field as a flag: int, float, text, or several texts."""
+    """The type of a field as a flag: int, float, bool (a switch), text, or several texts."""
     if get_origin(annotation) is UnionType:
         (annotation,) = [choice for choice in get_args(annotation) if choice is not NoneType]
     if get_origin(annotation) is list:
         return list[str] | None
-    return (annotation if annotation in (int, float) else str) | None
+    return (annotation if annotation in (int, float, bool) else str) | None
 
 
 def _flag_help(name: str) -> str:

@@ -128,6 +128,11 @@ def test_accumulation_is_the_same_step(small_recipe, tmp_path):
     whole = pretrain(small_recipe(dropout=0, steps=4, updates=1), tmp_path / "whole")
     parts = pretrain(small_recipe(dropout=0, steps=4, updates=1, accumulate=4), tmp_path / "parts")
     assert parts["validation_mlm_loss"] == pytest.approx(whole["validation_mlm_loss"], rel=1e-5)
+    norms = [
+        next(line["gradient_norm"] for line in metrics(tmp_path / name) if "loss" in line)
+        for name in ("whole", "parts")
+    ]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
 
 
 def test_bf16(small_recipe, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -59,7 +58,7 @@ def attention(
     return mixed.view(batch, heads, length, size).transpose(1, 2), None
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _multiplies_bf16() -> bool:
     """Whether torch has fast bf16 products on this processor."""
     ops = torch.ops.mkldnn

@@ -73,6 +73,7 @@ class Recipe(BaseModel):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the products (autocast); weights stay fp32")
     seed: int = Field(0, ge=0, lt=2**32, description="of everything random")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    compile: bool = Field(False, description="compile the step, and capture it in CUDA graphs on a GPU")
     backend: str = Field("auto", description="of the sparse products")
 
     log_every: int = Field(10, ge=1, description="steps between lines in metrics.jsonl")

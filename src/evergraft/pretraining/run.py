@@ -68,7 +68,10 @@ class Run:
     @property
     def identity(self) -> str:
         """Tells this run's checkpoints from those of other recipes and other text."""
-        return hashlib.sha256((self.recipe.to_yaml() + self.environment["corpus_identity"]).encode()).hexdigest()[:16]
+        recipe = (self.folder / RECIPE).read_text(
+            encoding="utf-8"
+        )  # as written: later versions know more
+        return hashlib.sha256((recipe + self.environment["corpus_identity"]).encode()).hexdigest()[:16]
 
     @property
     def environment(self) -> dict[str, Any]:

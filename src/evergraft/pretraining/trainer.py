@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from evergraft.pretraining.model import SparseBertForPreTraining
 
 METRICS_FILE = "metrics.jsonl"
 UNBOUNDED_STEPS = 10**9  # for transformers, where the clock decides
+MOST_WORKERS = 8  # processes that prepare inputs for a GPU
+COMPILER = "inductor"
 
 
 class PretrainingTrainer(Trainer):
@@ -72,6 +75,7 @@ class PretrainingTrainer(Trainer):
             compute_metrics=mean_losses,
             callbacks=[*([topology] if topology else []), *callbacks],
         )
+        self.model_accepts_loss_kwargs = False  # a loss is the mean of its part of the batch: Trainer averages parts
         self.run = run
         self.budget = budget or Budget(args.max_steps, None)
         self.warmup = warmup
@@ -213,8 +217,17 @@ class PretrainingTrainer(Trainer):
             _set_random_state(states[self.args.process_index % len(states)], self.args.device)
 
 
-def training_arguments(*, use_cpu: bool, **settings: Any) -> TrainingArguments:
-    """TrainingArguments with what every run shares: AdamW as in docs/method.md (section 1), our own bars and logs."""
+def training_arguments(*, use_cpu: bool, compiled: bool = False, **settings: Any) -> TrainingArguments:
+    """TrainingArguments with what every run shares: AdamW as in docs/method.md (section 1), our own bars and logs.
+
+    On a GPU processes of their own prepare the inputs, which takes longer than a step there, and a compiled step is
+    captured in CUDA graphs; but not one of several parts, whose gradients outlive the graph that made them
+    (pytorch/pytorch#169545).
+    """
+    if compiled:
+        settings |= {"torch_compile": True, "torch_compile_backend": COMPILER, "tf32": False}  # fp32 means fp32
+        if not use_cpu and settings.get("gradient_accumulation_steps", 1) == 1:
+            settings["torch_compile_mode"] = "reduce-overhead"
     return TrainingArguments(
         optim="adamw_torch_fused",
         adam_beta1=0.9,
@@ -230,6 +243,7 @@ def training_arguments(*, use_cpu: bool, **settings: Any) -> TrainingArguments:
         log_level="error",
         use_cpu=use_cpu,
         dataloader_pin_memory=torch.cuda.is_available() and not use_cpu,
+        dataloader_num_workers=0 if use_cpu else min(MOST_WORKERS, os.cpu_count() or 1),
         **settings,
     )
 

@@ -24,6 +24,7 @@ from evergraft.family import FAMILY, default_learning_rate
 from evergraft.folders import atomic_folder, write_manifest
 from evergraft.ledger import Ledger, ledger
 from evergraft.pretraining.budget import Budget
+from evergraft.pretraining.compilation import check_compiler
 from evergraft.pretraining.configuration import buildable_config
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.pretraining.model import SparseBertForPreTraining, create_model
@@ -72,7 +73,7 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[Trai
         Interrupted: a signal stopped training; everything is saved.
     """
     check_backend(recipe.backend)
-    resolve_device(recipe.device)
+    _check_machine(recipe)
     corpus = _open_corpus(recipe)
     recipe = _resolve(recipe, corpus)
     _check(recipe, corpus)
@@ -91,6 +92,7 @@ def resume(path: Path, *, callbacks: list[TrainerCallback] | None = None) -> Res
     run, checkpoint = find_resumable(path)
     if run.result is not None:
         return run.result
+    _check_machine(run.recipe)
     corpus = _reopen_corpus(run)
     return _train(run, corpus, checkpoint, callbacks or [])
 
@@ -102,11 +104,10 @@ def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[Tr
     budget = Budget(recipe.total_steps, recipe.minutes * 60 if recipe.minutes else None)
     stop = BudgetCallback(budget)
     model = create_model(_config(recipe, corpus), recipe.seed)
-    trainer = _trainer(run, corpus, model, budget, [stop, *callbacks])
+    trainer = _trainer(run, corpus, model, budget, [stop, *callbacks], validate_first=checkpoint is None)
     with stop.catching_signals():
         if checkpoint is None:
             _clear(run)
-            trainer.evaluate()
         else:
             trainer.metrics.rewind(int(checkpoint.name.rpartition("-")[2]))
         trainer.train(str(checkpoint) if checkpoint else None)
@@ -116,7 +117,12 @@ def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[Tr
 
 
 def _trainer(
-    run: Run, corpus: Corpus, model: SparseBertForPreTraining, budget: Budget, callbacks: list[TrainerCallback]
+    run: Run,
+    corpus: Corpus,
+    model: SparseBertForPreTraining,
+    budget: Budget,
+    callbacks: list[TrainerCallback],
+    validate_first: bool,
 ) -> PretrainingTrainer:
     recipe = run.recipe
     device = resolve_device(recipe.device)
@@ -133,9 +139,11 @@ def _trainer(
         bf16=recipe.precision == "bf16",
         seed=recipe.seed,
         use_cpu=device == "cpu",
+        compiled=recipe.compile,
         logging_steps=recipe.log_every,
         eval_strategy="steps" if recipe.evaluate_every else "no",
         eval_steps=recipe.evaluate_every,
+        eval_on_start=validate_first,  # from within: Trainer compiles a model that it validates outside of training
         save_steps=recipe.save_every,
     )
     steps = recipe.total_steps or UNBOUNDED_STEPS
@@ -241,6 +249,13 @@ def _resolve(recipe: Recipe, corpus: Corpus) -> Recipe:
             "updates": recipe.updates_or_default,
         }
     )
+
+
+def _check_machine(recipe: Recipe) -> None:
+    """Find out what this machine cannot do before a folder is made."""
+    device = resolve_device(recipe.device)
+    if recipe.compile:
+        check_compiler(device)
 
 
 def _check(recipe: Recipe, corpus: Corpus) -> None:

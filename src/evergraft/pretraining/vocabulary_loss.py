@@ -28,13 +28,12 @@ class VocabularyLoss(NamedTuple):
     correct: Tensor
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> VocabularyLoss:
     """Cross-entropy of linear(hidden, weight, bias), with the values and gradients that torch gives for the two.
 
     Tokens are taken in chunks; the gradients of a chunk are computed beside its logits, so that backward has only to
     scale them. It can therefore be called once. Under autocast products are in the autocast dtype, as `F.linear`'s
-    are; softmax and sums are in fp32 at least. In a compiled model it runs as it is, between two graphs.
+    are; softmax and sums are in fp32 at least. A compiled model holds it as one operator, so that its chunks stay.
 
     Args:
         hidden: floating [tokens, hidden].
@@ -44,8 +43,11 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    with torch.autocast(device, enabled=False):
-        return VocabularyLoss(*_VocabularyLoss.apply(hidden, weight, bias, labels, dtype))  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling():
+        differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in (hidden, weight, bias))
+        outputs = torch.ops.evergraft.vocabulary_loss(hidden, weight, bias, labels, dtype, differentiate)
+        return VocabularyLoss(*outputs[:3])
+    return VocabularyLoss(*_VocabularyLoss.apply(hidden, weight, bias, labels, dtype))  # type: ignore[no-untyped-call]
 
 
 class _VocabularyLoss(torch.autograd.Function):
@@ -53,25 +55,11 @@ class _VocabularyLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = torch.promote_types(dtype, torch.float32)
-        counted = labels != IGNORED
-        share = counted.to(wide) / counted.sum().clamp(min=1)  # of each token in the mean
-        targets = labels.where(counted, 0)
-        nats, correct = torch.empty_like(share), torch.empty_like(counted)
-        gradients = _Gradients(hidden, weight, bias) if any(ctx.needs_input_grad) else None
-        x, w, b = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
-        for rows in _chunks(len(labels), len(weight)):
-            logits = _linear(x[rows], w, b).to(wide)
-            nats[rows], predicted, probabilities = _cross_entropy(logits, targets[rows])
-            correct[rows] = predicted == targets[rows]
-            del logits
-            if gradients:
-                gradients.add(rows, x[rows], w, probabilities, targets[rows], share[rows])
-        ctx.gradients = gradients and (gradients.hidden, gradients.weight, gradients.bias)
-        nats *= counted
-        correct &= counted
+        differentiate = any(ctx.needs_input_grad)
+        loss, nats, correct, *gradients = _loss_and_gradients(hidden, weight, bias, labels, dtype, differentiate)
+        ctx.gradients = gradients if differentiate else None
         ctx.mark_non_differentiable(nats, correct)
-        return nats @ share, nats, correct
+        return loss, nats, correct
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -82,6 +70,65 @@ class _VocabularyLoss(torch.autograd.Function):
             for gradient in gradients:
                 gradient *= grad
         return (*gradients, None, None)
+
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@torch.library.custom_op("evergraft::vocabulary_loss", mutates_args=())
+def _vocabulary_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype, differentiate: bool
+) -> Outputs:
+    return _loss_and_gradients(hidden, weight, bias, labels, dtype, differentiate)  # type: ignore[return-value]
+
+
+@_vocabulary_loss.register_fake
+def _(hidden, weight, bias, labels, dtype, differentiate):  # type: ignore[no-untyped-def]
+    nats = labels.new_empty(labels.shape, dtype=torch.promote_types(dtype, torch.float32))
+    correct = labels.new_empty(labels.shape, dtype=torch.bool)
+    parameters = (hidden, weight, bias)
+    gradients = [t.new_empty(t.shape if differentiate else 0) for t in parameters]
+    return nats.new_empty(()), nats, correct, *gradients
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    ctx.set_materialize_grads(False)  # zeros for the gradients of gradients
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[3:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    return (*(gradient * grad for gradient in ctx.saved_tensors), None, None, None)
+
+
+_vocabulary_loss.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _loss_and_gradients(
+    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype, differentiate: bool
+) -> tuple[Tensor, ...]:
+    """Loss, nats and correct; then the gradients of hidden, weight and bias, which are empty unless asked for."""
+    wide = torch.promote_types(dtype, torch.float32)
+    counted = labels != IGNORED
+    share = counted.to(wide) / counted.sum().clamp(min=1)  # of each token in the mean
+    targets = labels.where(counted, 0)
+    nats, correct = torch.empty_like(share), torch.empty_like(counted)
+    gradients = _Gradients(hidden, weight, bias)
+    with torch.autocast(hidden.device.type, enabled=False):
+        x, w, b = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
+        for rows in _chunks(len(labels), len(weight)):
+            logits = _linear(x[rows], w, b).to(wide)
+            nats[rows], predicted, probabilities = _cross_entropy(logits, targets[rows])
+            correct[rows] = predicted == targets[rows]
+            del logits
+            if differentiate:
+                gradients.add(rows, x[rows], w, probabilities, targets[rows], share[rows])
+        nats *= counted
+        correct &= counted
+        loss = nats @ share
+    if not differentiate:
+        return loss, nats, correct, *(t.new_empty(0) for t in (hidden, weight, bias))
+    return loss, nats, correct, gradients.hidden, gradients.weight, gradients.bias  # type: ignore[return-value]
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,7 +146,7 @@ class _Gradients:
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> None:
         self.dtypes = weight.dtype, bias.dtype
-        self.hidden = torch.empty_like(hidden)
+        self.hidden = hidden.new_empty(hidden.shape)
         self.weight: Tensor | None = None
         self.bias: Tensor | None = None
 
