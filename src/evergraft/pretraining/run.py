@@ -68,9 +68,7 @@ class Run:
     @property
     def identity(self) -> str:
         """Tells this run's checkpoints from those of other recipes and other text."""
-        recipe = (self.folder / RECIPE).read_text(
-            encoding="utf-8"
-        )  # as written: later versions know more
+        recipe = (self.folder / RECIPE).read_text(encoding="utf-8")  # as written: later versions know more
         return hashlib.sha256((recipe + self.environment["corpus_identity"]).encode()).hexdigest()[:16]
 
     @property
