@@ -1,10 +1,12 @@
-// Runs the products on shapes of every kind, compares them with the plain definition, and exits with 1 if one differs.
+// Runs the products and dropout's kernels on shapes of every kind, compares them with the plain definition, and exits
+// with 1 if one differs.
 // `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set (TIER).
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <random>
 #include <vector>
+#include "dropout.cpp"
 #include "products.cpp"
 
 extern "C" int evergraft_best_tier();
@@ -87,6 +89,68 @@ template <class S> void check(const Blocks& blocks, int64_t tokens, int padding)
   compare("weight gradient", t, tokens, dv.get(), dv0);
 }
 
+void differ(const char* what, int64_t rows, int64_t length) {
+  differences++;
+  printf("%s differs: %ld x %ld\n", what, (long)rows, (long)length);
+}
+
+// The softmax of every row and its gradient, with and without dropout.
+template <class S> void check_softmax(int64_t rows, int64_t length) {
+  const int64_t n = rows * length;
+  const int dtype = sizeof(S) == 4 ? FLOAT32 : BFLOAT16;
+  const double tolerance = sizeof(S) == 4 ? 1e-5 : 1e-2;
+  const Threads threads{nullptr, 2};
+  auto scores = random<S>(n), grad = random<S>(n);
+  std::unique_ptr<S[]> p(new S[n]), kept(new S[n]), dscores(new S[n]), dropped_grad(new S[n]);
+  for (int64_t dropped : {0, 6554}) {
+    int status = evergraft_softmax(scores.get(), p.get(), kept.get(), rows, length, dtype, 5, dropped, &threads);
+    status |= evergraft_softmax_backward(grad.get(), p.get(), dscores.get(), rows, length, dtype, 5, dropped, &threads);
+    status |= evergraft_dropout(grad.get(), dropped_grad.get(), n, dtype, 5, dropped, &threads);
+    bool good = status == OK;
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t at = row * length;
+      double total = 0, mean = 0;
+      for (int64_t i = at; i < at + length; i++) total += std::exp((double)widen(scores[i]));
+      for (int64_t i = at; i < at + length; i++) mean += (double)widen(p[i]) * widen(dropped_grad[i]);
+      for (int64_t i = at; i < at + length; i++) {
+        good &= std::fabs(widen(p[i]) - std::exp((double)widen(scores[i])) / total) <= tolerance;
+        good &= std::fabs(widen(dscores[i]) - widen(p[i]) * (widen(dropped_grad[i]) - mean)) <= tolerance * 4;
+        good &= !dropped || widen(kept[i]) == 0 || widen(dropped_grad[i]) != 0 || widen(grad[i]) == 0;
+      }
+    }
+    if (!good) differ("softmax", rows, length);
+  }
+}
+
+// The norm of residual + dropout(x), of which the gradients are checked against the reference in Python.
+void check_norm(int64_t rows, int64_t features) {
+  const int64_t n = rows * features;
+  const Threads threads{nullptr, 2};
+  auto x = random<Bf16>(n);
+  auto residual = random<float>(n), weight = random<float>(features), bias = random<float>(features), grad = random<float>(n);
+  std::unique_ptr<Bf16[]> normal(new Bf16[n]), kept(new Bf16[n]), dx(new Bf16[n]);
+  std::unique_ptr<float[]> out(new float[n]), deviations(new float[rows]), dresidual(new float[n]), dweight(new float[features]), dbias(new float[features]);
+  for (int64_t dropped : {0, 6554}) {
+    int status = evergraft_residual_norm(x.get(), residual.get(), weight.get(), bias.get(), 1e-12f, out.get(), normal.get(), deviations.get(), rows, features, 5, dropped, &threads);
+    status |= evergraft_residual_norm_backward(grad.get(), weight.get(), normal.get(), deviations.get(), dresidual.get(), dx.get(), dweight.get(), dbias.get(), rows, features, 5, dropped, &threads);
+    status |= evergraft_dropout(x.get(), kept.get(), n, BFLOAT16, 5, dropped, &threads);
+    bool good = status == OK;
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t at = row * features;
+      double mean = 0, square = 0, slope = 0;
+      for (int64_t i = at; i < at + features; i++) mean += ((double)residual[i] + widen(kept[i])) / features;
+      for (int64_t i = at; i < at + features; i++) square += std::pow(residual[i] + widen(kept[i]) - mean, 2) / features;
+      for (int64_t i = at; i < at + features; i++) {
+        const double normalised = (residual[i] + widen(kept[i]) - mean) / std::sqrt(square);
+        good &= std::fabs(out[i] - normalised * weight[i - at] - bias[i - at]) < 0.05;
+        slope += dresidual[i];
+      }
+      good &= std::fabs(slope) < 1e-3 * features;  // a shift of the residual changes nothing
+    }
+    if (!good) differ("norm", rows, features);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -102,6 +166,13 @@ int main() {
           check<Bf16>(blocks, tokens, padding);
           cases += 2;
         }
+  for (int64_t rows : {0, 1, 3, 300})
+    for (int64_t length : {1, 7, 16, 100, 128, 130}) {
+      check_softmax<float>(rows, length);
+      check_softmax<Bf16>(rows, length);
+      check_norm(rows, (1 + length % 3) * DRAW);
+      cases += 3;
+    }
   Blocks broken(4, 4, 2, 2, 0.5);
   broken.columns.back() = 4;
   float none[64] = {};

@@ -28,14 +28,14 @@ class _Threads(ctypes.Structure):
 Argument = Tensor | int | float | ctypes.Structure | ctypes.c_int | ctypes.c_uint64 | None
 
 
-def call(tier: str, function: str, *arguments: Argument) -> int:
-    """Call a function of a tier's library with torch's threads.
+def call(function: str, *arguments: Argument, tier: str | None = None) -> int:
+    """Call a native function with torch's threads.
 
     Args:
-        tier: one of `runnable_tiers()`.
         function: its name without `evergraft_`.
         *arguments: a tensor or a structure is handed over by address, None as null, an int as int64_t, a float as
             float, numbers of ctypes as what they are.
+        tier: one of `runnable_tiers()`; by default `default_tier()`.
 
     Returns:
         0, or MALFORMED.
@@ -44,10 +44,21 @@ def call(tier: str, function: str, *arguments: Argument) -> int:
         MemoryError: the function found no memory for its tiles.
     """
     threads = _Threads(_openmp(), torch.get_num_threads())
-    status: int = _function(tier, function)(*map(_native, arguments), ctypes.byref(threads))
+    status: int = _function(tier or default_tier() or TIERS[0], function)(
+        *map(_native, arguments), ctypes.byref(threads)
+    )
     if status == OUT_OF_MEMORY:
         raise MemoryError(f"the native {function} found no memory for its tiles")
     return status
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether native functions can work on these tensors: fp32 or bf16 on the CPU, not in a graph being compiled."""
+    return (
+        all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
+        and not torch.compiler.is_compiling()
+        and default_tier() is not None
+    )
 
 
 def check_tier(tier: str) -> str:

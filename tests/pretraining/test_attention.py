@@ -8,8 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertForPreTraining
 
+from evergraft.library import runnable_tiers
 from evergraft.pretraining import attention as module
+from evergraft.pretraining import dropout as dropout_module
 from evergraft.pretraining.model import SparseBertConfig, SparseBertForPreTraining
+from tests.pretraining.philox import kept
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
 
@@ -42,6 +45,50 @@ def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
     torch.manual_seed(0)
     expected, _ = module.attention(nn.Module(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
     assert torch.equal(mixed, expected.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(2, 3, 128), (300, 32), (5, 7), (1, 130), (0, 4), (3, 0)], ids=str)
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_native_softmax_and_dropout(tier, shape, dropout, dtype, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    monkeypatch.setattr(dropout_module, "draw_seed", lambda: 5)
+    scores = (3 * torch.randn(shape)).to(dtype).requires_grad_()
+    grad = torch.randn(shape).to(dtype)
+    wide = scores.detach().double().requires_grad_()
+    mask = kept(shape, 5, 6554) / (1 - 6554 / 2**16) if dropout else torch.ones(())
+    expected = wide.softmax(-1) * mask
+    got = module.dropped_softmax(scores, dropout)
+    (ours,), (theirs,) = torch.autograd.grad(got, scores, grad), torch.autograd.grad(expected, wide, grad.double())
+    assert got.dtype == ours.dtype == dtype
+    tolerance = 2e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=1e-30)
+    torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_softmax_of_what_is_no_number():
+    scores = torch.randn(3, 20)
+    scores[1, 4], scores[2, 5] = torch.nan, -torch.inf
+    probabilities = module.dropped_softmax(scores, 0.0)
+    assert probabilities.isnan().any(1).tolist() == [False, True, False]
+    assert probabilities[2, 5] < 1e-30
+
+
+def test_query_key_and_value_share_a_cast():
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL)).eval()
+    layer, inputs = model.bert.encoder.layer[0].attention.self, []
+    assert type(layer) is module.SelfAttention
+    for name in ("query", "key", "value"):
+        getattr(layer, name).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    hidden = torch.randn(2, 16, 32)
+    plain = layer(hidden)[0]
+    assert inputs[0] is inputs[1] is inputs[2] is hidden
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = layer(hidden)[0]
+    assert inputs[3].dtype == torch.bfloat16
+    assert inputs[3] is inputs[4] is inputs[5]
+    torch.testing.assert_close(narrow.float(), plain, rtol=0, atol=0.02)
 
 
 def test_dropout_drops_probabilities():

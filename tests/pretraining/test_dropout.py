@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from evergraft.library import runnable_tiers
+from evergraft.pretraining import dropout as module
 from evergraft.pretraining.dropout import Dropout, dropout, use_fast_dropout
+from tests.pretraining.philox import kept, philox
+
+
+def test_known_random_numbers():
+    """As published with Random123, for a counter and a key of zero."""
+    assert philox(np.zeros(1, np.uint64), 0)[:, 0].tolist() == [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, 127, 128, 129, 1000, 2 * 2**16 + 5])
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_every_tier_drops_the_same(tier, count, dtype, monkeypatch):
+    seed = 2**63 + 12345
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    monkeypatch.setattr(module, "draw_seed", lambda: seed)
+    x = torch.randn(count).to(dtype)
+    scale = np.float32(2**16 / (2**16 - 6554))
+    assert torch.equal(dropout(x, 0.1), torch.where(kept(x.shape, seed, 6554), x.float() * scale, 0).to(dtype))
+
+
+def test_threads_change_nothing():
+    x, results = torch.ones(300_000), []
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        torch.manual_seed(1)
+        results.append(dropout(x, 0.3))
+    torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_what_the_library_cannot_take_goes_to_torch(dtype):
+    assert 0.4 < (dropout(torch.ones(1000, dtype=dtype), 0.5) == 0).double().mean() < 0.6
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
+from evergraft.library import DTYPES, call, serves
+from evergraft.pretraining.dropout import Choice, choose
 from evergraft.pretraining.dropout import dropout as drop
 
 NAME = "evergraft"
@@ -53,9 +57,58 @@ def attention(
     q, k, v = (tensor.reshape(batch * heads, -1, size) for tensor in (query, key, value))
     with torch.autocast("cpu", enabled=False):  # which would take the softmax in fp32 and back
         scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling or size**-0.5)
-        probabilities = scores.softmax(-1)
-        mixed = torch.bmm(drop(probabilities, dropout), v)
+        mixed = torch.bmm(dropped_softmax(scores, dropout), v)
     return mixed.view(batch, heads, length, size).transpose(1, 2), None
+
+
+class SelfAttention(BertSelfAttention):
+    """transformers' own, of which query, key and value share one cast under autocast."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As `BertSelfAttention`: hidden states [batch, length, hidden]."""
+        device = hidden_states.device.type
+        if torch.is_autocast_enabled(device):
+            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
+        return super().forward(hidden_states, *args, **kwargs)
+
+
+def share_casts(model: nn.Module) -> None:
+    """Make every `BertSelfAttention` of a model a `SelfAttention`, in place."""
+    for module in model.modules():
+        if type(module) is BertSelfAttention:
+            module.__class__ = SelfAttention
+
+
+def dropped_softmax(scores: Tensor, probability: float) -> Tensor:
+    """dropout(softmax(scores)), over the last dimension [..., length]; native where the library serves."""
+    if not serves(scores):
+        return drop(scores.softmax(-1), probability)
+    y: Tensor = _DroppedSoftmax.apply(scores, choose(probability))  # type: ignore[no-untyped-call]
+    return y
+
+
+class _DroppedSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, choice: Choice) -> Tensor:
+        scores = scores.contiguous()
+        probabilities = torch.empty_like(scores)
+        kept = torch.empty_like(scores) if choice.dropped else None
+        ctx.settings = *_rows(scores), ctypes.c_int(DTYPES[scores.dtype]), *choice
+        call("softmax", scores, probabilities, kept, *ctx.settings)
+        ctx.save_for_backward(probabilities)
+        return probabilities if kept is None else kept
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (probabilities,) = ctx.saved_tensors
+        gradient = torch.empty_like(probabilities)
+        call("softmax_backward", grad.contiguous(), probabilities, gradient, *ctx.settings)
+        return gradient, None
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    length = x.shape[-1]
+    return x.numel() // max(length, 1), length
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

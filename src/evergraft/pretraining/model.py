@@ -19,6 +19,7 @@ from evergraft.family import FAMILY
 from evergraft.pretraining import attention
 from evergraft.pretraining.dropout import use_fast_dropout
 from evergraft.pretraining.masking import IGNORED
+from evergraft.pretraining.residual_norm import use_residual_norm
 from evergraft.pretraining.vocabulary_loss import VocabularyLoss, vocabulary_loss
 
 
@@ -72,6 +73,8 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
         if config._attn_implementation == "sdpa":
             config._attn_implementation = attention.NAME
         use_fast_dropout(self)
+        use_residual_norm(self)
+        attention.share_casts(self)
         sparsify_as_configured(self, config)
 
     def forward(self, *args: Any, masked_positions: Tensor | None = None, **kwargs: Any) -> Any:

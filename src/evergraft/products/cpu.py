@@ -88,7 +88,7 @@ class CpuBackend:
             *(tensor.data_ptr() for tensor in indices),
         )
         dtype = ctypes.c_int(DTYPES[activation.dtype])
-        if call(self.tier() or "", product, described, *flat, activation.shape[0], dtype) == MALFORMED:
+        if call(product, described, *flat, activation.shape[0], dtype, tier=self._tier) == MALFORMED:
             raise EvergraftError(
                 "the topology's indices contradict each other; make it with BlockTopology's constructors"
             )

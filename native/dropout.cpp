@@ -1,0 +1,215 @@
+// Dropout, and what it is fused with beside the products: the softmax of attention, the sum and norm after a layer.
+#include <cmath>
+#include <memory>
+#include "random.hpp"
+#include "threads.hpp"
+
+namespace {
+
+constexpr int64_t SHARE = 1 << 16;  // elements that a thread takes at a time
+constexpr int64_t NORM_SHARES = 16;  // of the rows: fixed, so that sums over rows do not depend on the number of threads
+
+// Elements begin ... end of dropout(x); `begin` is a multiple of DRAW.
+template <class S> void drop(Dropout dropout, const S* x, S* y, int64_t begin, int64_t end) {
+  alignas(64) uint16_t bits[DRAW];
+  for (int64_t start = begin; start < end; start += DRAW) {
+    dropout.draw(start / DRAW, bits);
+    if (start + DRAW <= end) {
+      UNROLL for (int i = 0; i < DRAW; i += LANES) store(y + start + i, dropout.apply(load(x + start + i), bits + i));
+    } else
+      for (int64_t i = start; i < end; i++) narrow(dropout.apply(widen(x[i]), bits[i - start]), y + i);
+  }
+}
+
+template <int WIDTH, int... I> INLINE Vec swapped(Vec v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I ^ WIDTH)...);
+}
+// op over all lanes of a vector, by halves.
+template <int WIDTH = LANES / 2, class F> INLINE float reduce(Vec v, F op) {
+  if constexpr (WIDTH == 0) return v[0];
+  else return reduce<WIDTH / 2>(op(v, swapped<WIDTH>(v, Lanes{})), op);
+}
+INLINE float sum(Vec v) {
+  return reduce(v, [](Vec a, Vec b) { return a + b; });
+}
+
+// exp(x) for x <= 0, to two units in the last place: 2^n e^r with |r| <= ln 2 / 2; e^-87 below -87.
+INLINE Vec exponential(Vec x) {
+  constexpr float ROUND = 12582912;  // 1.5 * 2^23: what is added to it is rounded to an integer in the lowest bits
+  x = x < -87 ? -87 - Vec{} : x;
+  const Vec shifted = x * 1.44269504f + ROUND, n = shifted - ROUND;
+  const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Vec p = 1.9875691500e-4f - Vec{};  // Cephes' expf
+  UNROLL for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = p * r + c;
+  p = p * r * r + r + 1;
+  return (Vec)((Ints)p + ((Ints)shifted << 23));
+}
+
+// work(i, x) for the numbers of a row, a vector at a time; the last may hold fewer, and `padding` for the others.
+template <class S, class F> INLINE void each(const S* row, int64_t n, float padding, F work) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) work(i, load(row + i), LANES);
+  if (i == n) return;
+  Vec v = load_some(row + i, (int)(n - i));
+  for (int lane = (int)(n - i); lane < LANES; lane++) v[lane] = padding;
+  work(i, v, (int)(n - i));
+}
+template <class S> INLINE Vec get(const S* from, int n) { return n == LANES ? load(from) : load_some(from, n); }
+template <class S> INLINE void put(S* to, Vec v, int n) { n == LANES ? store(to, v) : store_some(to, v, n); }
+
+// `exponentials` holds a row, rounded up to whole vectors.
+template <class S> void softmax_row(const S* scores, S* probabilities, int64_t n, float* exponentials) {
+  Vec highest = -INFINITY - Vec{}, total = {};
+  each(scores, n, -INFINITY, [&](int64_t, Vec v, int) { highest = v > highest ? v : highest; });
+  const float most = reduce(highest, [](Vec a, Vec b) { return a > b ? a : b; });
+  each(scores, n, -INFINITY, [&](int64_t i, Vec v, int) {
+    const Vec e = exponential(v - most);
+    store(exponentials + i, e);
+    total += e;
+  });
+  const float share = 1 / sum(total);
+  each(exponentials, n, 0, [&](int64_t i, Vec e, int count) { put(probabilities + i, e * share, count); });
+}
+
+// The gradient of the scores, from that of the probabilities; it may take the place of the latter.
+template <class S> void softmax_row_backward(const S* grad, const S* probabilities, S* dscores, int64_t n) {
+  Vec products = {};
+  each(probabilities, n, 0, [&](int64_t i, Vec p, int count) { products += p * get(grad + i, count); });
+  const float mean = sum(products);
+  each(probabilities, n, 0, [&](int64_t i, Vec p, int count) { put(dscores + i, p * (get(grad + i, count) - mean), count); });
+}
+
+// work(first, last) for runs of rows whose numbers are whole groups, about SHARE of them.
+template <class F> void in_runs(const Threads& threads, int64_t rows, int64_t length, F work) {
+  const int64_t run = std::max<int64_t>(1, SHARE / DRAW / std::max<int64_t>(1, length)) * DRAW;
+  parallel(threads, (rows + run - 1) / run, [&](int64_t i) { work(i * run, std::min(rows, (i + 1) * run)); });
+}
+
+// out = norm(residual + dropout(x)) * weight + bias, and what the gradient needs of it; `features` is a multiple of DRAW.
+struct Norm {
+  int64_t features;
+  const float* weight;
+  Dropout dropout;
+
+  void forward(int64_t row, const Bf16* x, const float* residual, const float* bias, float epsilon, float* out, Bf16* normal, float* deviation) const {
+    alignas(64) uint16_t bits[DRAW];
+    Vec total = {}, squares = {};
+    for (int64_t f = 0; f < features; f += DRAW) {
+      if (dropout.dropped) dropout.draw((row * features + f) / DRAW, bits);
+      UNROLL for (int64_t i = 0; i < DRAW; i += LANES) {
+        Vec v = load(x + f + i);
+        if (dropout.dropped) v = dropout.apply(v, bits + i);
+        v += load(residual + f + i);
+        store(out + f + i, v);
+        total += v;
+      }
+    }
+    const float mean = sum(total) / features;
+    for (int64_t f = 0; f < features; f += LANES) {
+      const Vec d = load(out + f) - mean;
+      squares += d * d;
+    }
+    const float inverse = 1 / sqrtf(sum(squares) / features + epsilon);
+    for (int64_t f = 0; f < features; f += LANES) {
+      const Vec d = (load(out + f) - mean) * inverse;
+      store(normal + f, d);
+      store(out + f, d * load(weight + f) + load(bias + f));
+    }
+    *deviation = inverse;
+  }
+
+  void backward(int64_t row, const float* grad, const Bf16* normal, float inverse, float* dresidual, Bf16* dx, float* dweight, float* dbias) const {
+    Vec total = {}, products = {};
+    for (int64_t f = 0; f < features; f += LANES) {
+      const Vec g = load(grad + f), n = load(normal + f), scaled = g * load(weight + f);
+      store(dweight + f, load(dweight + f) + g * n);
+      store(dbias + f, load(dbias + f) + g);
+      total += scaled;
+      products += scaled * n;
+    }
+    const float mean = sum(total) / features, slope = sum(products) / features;
+    alignas(64) uint16_t bits[DRAW];
+    for (int64_t f = 0; f < features; f += DRAW) {
+      if (dropout.dropped) dropout.draw((row * features + f) / DRAW, bits);
+      UNROLL for (int64_t i = 0; i < DRAW; i += LANES) {
+        const Vec d = (load(grad + f + i) * load(weight + f + i) - mean - load(normal + f + i) * slope) * inverse;
+        store(dresidual + f + i, d);
+        store(dx + f + i, dropout.dropped ? dropout.apply(d, bits + i) : d);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// y = dropout(x), n numbers; of a gradient too. Returns a Status, as all of these.
+EXPORT int evergraft_dropout(const void* x, void* y, int64_t n, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] { with_dtype(dtype, [&](auto s) {
+    using S = decltype(s);
+    parallel(*threads, (n + SHARE - 1) / SHARE, [&](int64_t i) {
+      drop(Dropout{seed, (uint32_t)dropped}, (const S*)x, (S*)y, i * SHARE, std::min(n, (i + 1) * SHARE));
+    });
+  }); });
+}
+
+// probabilities = softmax(scores) [rows, length]; kept = dropout(probabilities), unless nothing is dropped.
+EXPORT int evergraft_softmax(const void* scores, void* probabilities, void* kept, int64_t rows, int64_t length, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] { with_dtype(dtype, [&](auto s) {
+    using S = decltype(s);
+    in_runs(*threads, rows, length, [&](int64_t first, int64_t last) {
+      const std::unique_ptr<float[]> exponentials(new (std::nothrow) float[length + LANES]);
+      if (!exponentials) throw OUT_OF_MEMORY;
+      for (int64_t at = first * length; at < last * length; at += length) softmax_row((const S*)scores + at, (S*)probabilities + at, length, exponentials.get());
+      if (dropped) drop(Dropout{seed, (uint32_t)dropped}, (const S*)probabilities, (S*)kept, first * length, last * length);
+    });
+  }); });
+}
+
+// dscores, from the gradient of `kept`.
+EXPORT int evergraft_softmax_backward(const void* grad, const void* probabilities, void* dscores, int64_t rows, int64_t length, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] { with_dtype(dtype, [&](auto s) {
+    using S = decltype(s);
+    in_runs(*threads, rows, length, [&](int64_t first, int64_t last) {
+      const S* source = (const S*)(dropped ? dscores : grad);
+      if (dropped) drop(Dropout{seed, (uint32_t)dropped}, (const S*)grad, (S*)dscores, first * length, last * length);
+      for (int64_t at = first * length; at < last * length; at += length) softmax_row_backward(source + at, (const S*)probabilities + at, (S*)dscores + at, length);
+    });
+  }); });
+}
+
+// out = layer norm of residual + dropout(x), in fp32 [rows, features]; x in bf16. For the gradient: the normalised
+// numbers in bf16, and the inverse deviation of each row.
+EXPORT int evergraft_residual_norm(const void* x, const float* residual, const float* weight, const float* bias, float epsilon, float* out, void* normal, float* deviations, int64_t rows, int64_t features, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] {
+    const Norm norm{features, weight, {seed, (uint32_t)dropped}};
+    in_runs(*threads, rows, features, [&](int64_t first, int64_t last) {
+      for (int64_t row = first, at = first * features; row < last; row++, at += features)
+        norm.forward(row, (const Bf16*)x + at, residual + at, bias, epsilon, out + at, (Bf16*)normal + at, deviations + row);
+    });
+  });
+}
+
+EXPORT int evergraft_residual_norm_backward(const float* grad, const float* weight, const void* normal, const float* deviations, float* dresidual, void* dx, float* dweight, float* dbias, int64_t rows, int64_t features, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] {
+    const Norm norm{features, weight, {seed, (uint32_t)dropped}};
+    const std::unique_ptr<float[]> sums(new (std::nothrow) float[NORM_SHARES * 2 * features]());
+    if (!sums) throw OUT_OF_MEMORY;
+    parallel(*threads, NORM_SHARES, [&](int64_t share) {
+      float* own = sums.get() + share * 2 * features;
+      for (int64_t row = rows * share / NORM_SHARES; row < rows * (share + 1) / NORM_SHARES; row++) {
+        const int64_t at = row * features;
+        norm.backward(row, grad + at, (const Bf16*)normal + at, deviations[row], dresidual + at, (Bf16*)dx + at, own, own + features);
+      }
+    });
+    std::fill_n(dweight, features, 0.0f);
+    std::fill_n(dbias, features, 0.0f);
+    for (int64_t share = 0; share < NORM_SHARES; share++)
+      for (int64_t f = 0; f < features; f++) {
+        dweight[f] += sums[share * 2 * features + f];
+        dbias[f] += sums[(share * 2 + 1) * features + f];
+      }
+  });
+}
+}
