@@ -1,8 +1,12 @@
-"""Whether this machine can compile a model, found out before a run begins."""
+"""Compiled runs: whether this machine can compile, and what makes them repeat."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch.utils import deterministic
 
 from evergraft.errors import EvergraftError
 
@@ -25,3 +29,18 @@ def check_compiler(device: str) -> None:
             f"--compile: torch cannot compile for {device} on this machine, which takes {needed}, Python's headers and "
             f"a temporary folder to write to; got {reason[0]}: provide them, or leave --compile out"
         ) from None
+
+
+@contextmanager
+def one_order_of_sums() -> Iterator[None]:
+    """Let what is compiled within add up gradients in one order, however many threads; embeddings' it would not."""
+    mode = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

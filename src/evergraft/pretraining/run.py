@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
+from evergraft import __version__
 from evergraft.errors import EvergraftError
 from evergraft.folders import MANIFEST, verify_manifest, write_atomically
 from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpoint
 from evergraft.pretraining.recipe import Recipe, load_recipe
 
 RECIPE, ENVIRONMENT, RESULT, MODEL = "recipe.yaml", "environment.json", "result.json", "model"
-PACKAGES = ("evergraft", "torch", "transformers", "accelerate", "tokenizers", "numpy", "safetensors")
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "safetensors")
 
 
 class Run:
@@ -158,7 +159,7 @@ def environment() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {"evergraft": __version__} | {name: version(name) for name in PACKAGES},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from evergraft.family import FAMILY, default_learning_rate
 from evergraft.folders import atomic_folder, write_manifest
 from evergraft.ledger import Ledger, ledger
 from evergraft.pretraining.budget import Budget
-from evergraft.pretraining.compilation import check_compiler
+from evergraft.pretraining.compilation import check_compiler, one_order_of_sums
 from evergraft.pretraining.configuration import buildable_config
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.pretraining.model import SparseBertForPreTraining, create_model
@@ -105,7 +106,8 @@ def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[Tr
     stop = BudgetCallback(budget)
     model = create_model(_config(recipe, corpus), recipe.seed)
     trainer = _trainer(run, corpus, model, budget, [stop, *callbacks], validate_first=checkpoint is None)
-    with stop.catching_signals():
+    resumes_exactly = recipe.compile and resolve_device(recipe.device) == "cpu"  # as eager runs on the CPU do
+    with stop.catching_signals(), one_order_of_sums() if resumes_exactly else nullcontext():
         if checkpoint is None:
             _clear(run)
         else:
