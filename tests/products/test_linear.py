@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import evergraft.products as products
@@ -81,6 +82,33 @@ def test_any_shape(block, rows, columns, density, tokens, seed):
 def test_gradcheck():
     x, values, topology, bias = problem()
     assert torch.autograd.gradcheck(lambda x, v, b: linear(x, v, topology, b), (x, values, bias))
+
+
+@pytest.mark.parametrize("frozen", ["x", "values", "bias", None])
+def test_called_at_once_and_as_operators_bits_are_the_same(frozen, monkeypatch):
+    x, values, topology, bias = problem((16, 1), dtype=torch.float32)
+    wanted = [t for name, t in {"x": x, "values": values, "bias": bias}.items() if name != frozen]
+    for tensor in (x, values, bias):
+        tensor.requires_grad_(any(tensor is other for other in wanted))
+    results = []
+    for watched in (False, True):
+        monkeypatch.setattr(products, "_is_watched", lambda *tensors, watched=watched: watched)
+        y = linear(x, values, topology, bias)
+        results.append((y, *torch.autograd.grad(y.sin().sum(), wanted)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_fake_tensors_never_reach_a_product():
+    x, values, topology, bias = problem(dtype=torch.float32)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        y = linear(mode.from_tensor(x), mode.from_tensor(values), topology, mode.from_tensor(bias))
+    assert (type(y), y.shape) == (FakeTensor, (7, topology.out_features))
+
+
+def test_functional_gradient():
+    x, values, topology, bias = problem()
+    total = lambda values: linear(x, values, topology, bias).sin().sum()  # noqa: E731
+    assert torch.equal(torch.func.grad(total)(values), torch.autograd.grad(total(values), values)[0])
 
 
 def test_strided_input_and_no_bias():

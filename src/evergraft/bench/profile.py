@@ -17,7 +17,7 @@ PARTS = {
     "AdamW": r"Optimizer\.(step|zero_grad)",
     "clipping": CLIPPING,
     "MLM head": r"_VocabularyLoss|cross_entropy|nll_loss|NllLoss|log_softmax|LogSoftmax",
-    "sparse products": r"evergraft",
+    "sparse products": r"evergraft|_SparseLinear",
     "dropout": r"[Dd]ropout(?!.*scaled_dot)|bernoulli",
     "attention": r"scaled_dot_product|ScaledDotProduct|bmm|Bmm|softmax|Softmax",
     "GELU": r"[Gg]elu",

@@ -6,11 +6,14 @@ A backend is a module with a `name`, `supports(x, values)`, and the products `fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from evergraft.errors import EvergraftError
 from evergraft.products import dense
@@ -109,8 +112,40 @@ def linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
-    y: Tensor = torch.ops.evergraft.forward(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
+    product: Callable[..., Tensor] = torch.ops.evergraft.forward if _is_watched(x, values) else _SparseLinear.apply
+    y = product(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
+
+
+def _is_watched(*tensors: Tensor) -> bool:
+    """Whether anything traces, fakes or wraps tensors, and must be shown operators."""
+    plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+    return not plain or torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+
+
+class _SparseLinear(torch.autograd.Function):
+    """What the operators below do, called at once: their way through torch's dispatcher takes 7 % of a step of Tiny."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        x, values, bias, *topology, backend = inputs
+        return choose_backend(backend, x, values).forward(x, values, _topology(values, *topology), bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _setup_context(ctx, inputs, output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, values, *tensors = ctx.saved_tensors
+        topology, backend = _topology(values, *tensors), choose_backend(ctx.backend, grad, values)
+        return _gradients(
+            ctx,
+            grad,
+            lambda: backend.input_gradient(grad, values, topology),
+            lambda: backend.weight_gradient(grad, x, topology),
+        )
 
 
 # The operators take the topology as its four tensors, so that tracing and `opcheck` see nothing but tensors.
@@ -175,19 +210,31 @@ def _(grad, x, values, row_offsets, columns, transposed_offsets, transposed_orde
     return torch.empty_like(values)
 
 
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, values, bias, *topology, ctx.backend = inputs
     ctx.has_bias = bias is not None
     ctx.save_for_backward(x, values, *topology)
 
 
-def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, values, *topology = ctx.saved_tensors
-    needs_x, needs_values, needs_bias = ctx.needs_input_grad[:3]
     ops = torch.ops.evergraft
+    return _gradients(
+        ctx,
+        grad,
+        lambda: ops.input_gradient(grad, values, *topology, ctx.backend),
+        lambda: ops.weight_gradient(grad, x, values, *topology, ctx.backend),
+    )
+
+
+def _gradients(
+    ctx: Any, grad: Tensor, of_input: Callable[[], Tensor], of_values: Callable[[], Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Those that are needed, of (x, values, bias, the topology's tensors, backend)."""
+    needs_x, needs_values, needs_bias = ctx.needs_input_grad[:3]
     return (
-        ops.input_gradient(grad, values, *topology, ctx.backend) if needs_x else None,
-        ops.weight_gradient(grad, x, values, *topology, ctx.backend) if needs_values else None,
+        of_input() if needs_x else None,
+        of_values() if needs_values else None,
         grad.sum(0) if ctx.has_bias and needs_bias else None,
         *[None] * 5,
     )
