@@ -10,7 +10,7 @@ from typing import Any
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from evergraft.bench.step import CLIPPING, Step, StepBench
+from evergraft.bench.step import CLIPPING, WARM_UP, Step, StepBench
 
 # The first of these that matches an operator's name, or that of one it was called from, says what it is for.
 PARTS = {
@@ -40,8 +40,8 @@ def profile_steps(bench: StepBench) -> dict[str, Any]:
     """
     with bench.prepared():
         steps = {" ".join(key): step for key, step in bench.steps().items()}
-        for step in steps.values():
-            step()  # warms up
+        for step in [*steps.values()] * WARM_UP:
+            step()
         rounds = [
             {name: _parts(step, bench.vocabulary_size) for name, step in steps.items()} for _ in range(bench.rounds)
         ]

@@ -28,6 +28,7 @@ def fastest(
     tasks: Mapping[Key, Callable[[], Any]],
     rounds: int,
     *,
+    warm_up: int = 1,
     few: Mapping[Key, int] | None = None,
     before_round: Callable[[], Any] = lambda: None,
     device: str = "cpu",
@@ -35,16 +36,17 @@ def fastest(
 ) -> dict[Key, float]:
     """Seconds of the fastest run of each task.
 
-    Every task runs once to warm up, then all run in turn, round after round, so that noise hits all alike.
+    All tasks run in turn, round after round, so that noise hits all alike.
 
     Args:
+        warm_up: rounds before the first that is timed.
         few: tasks that run in fewer rounds than the others: the first so many.
         before_round: runs before each round, untimed.
         device: `cuda` takes the time on the GPU.
         graphs: on a GPU, replay each task (but those of `few`) from a CUDA graph, as a training step that was captured
             does; so the kernels are timed, not Python's launching of them.
     """
-    for task in tasks.values():
+    for task in [*tasks.values()] * warm_up:
         task()
     if graphs and device == "cuda":
         tasks = {key: task if key in (few or {}) else _captured(task) for key, task in tasks.items()}
