@@ -1,117 +1,152 @@
-"""Everything a GPU is needed for, in one go of less than nine minutes: test, tune, bench, and write the results.
+"""Everything a GPU is needed for, in one go of less than nine minutes: test, tune, bench, train, and write the results.
 
     make gpu-session
 
-Each part has a time limit of its own, and one that fails does not stop the others. Results go to
-benchmarks/results/gpu/ (or where the first argument says): session.json says what ran and how it ended.
+The most needed comes first. Each part has a time limit of its own, and one that fails does not stop the others. Results
+go to benchmarks/results/gpu/ (or where the first argument says) as they come: session.json says what ran and how it
+ended, a log for each command what it printed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BUDGET = 530  # seconds of the whole session
-BLOCKS = ["128x128", "64x64", "32x32", "16x16", "64x1", "32x1", "16x1", "1x1"]
+BLOCKS = ["64x64", "16x16", "32x1", "128x128", "32x32", "64x1", "16x1", "1x1"]
 STEP_BLOCKS = ["64x64", "16x16", "32x1"]
 CHART_DENSITIES = ["0.05", "0.1", "0.2", "0.3", "0.5", "0.75", "1.0"]
 PYTHON = [sys.executable]
 BENCH = [*PYTHON, "-m", "evergraft", "bench"]
+NEEDED = (
+    "accelerate", "hypothesis", "numpy", "plotly", "pydantic", "pytest", "pytest_timeout", "rich", "safetensors",
+    "tensorboard", "tokenizers", "torch", "transformers", "triton", "typer", "yaml", "zstandard",
+)  # fmt: skip
+FACTS = """
+import json, torch, transformers, triton
+assert torch.cuda.is_available()
+print(json.dumps({"gpu": torch.cuda.get_device_name(), "capability": torch.cuda.get_device_capability(),
+    "cuda": torch.version.cuda, "torch": torch.__version__, "triton": triton.__version__,
+    "transformers": transformers.__version__}))
+"""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing to do: commands run side by side, stopped after `seconds`."""
+    """One thing to do: commands in `seconds` together, one after another, or side by side where none is timed."""
 
     name: str
     seconds: int
     commands: list[list[str]]
+    side_by_side: bool = False
 
 
 def parts(results: Path) -> list[Part]:
     """What a session does, the most needed first."""
-    blocks = [option for block in BLOCKS for option in ("--block", block)]
-    step_blocks = [option for block in STEP_BLOCKS for option in ("--block", block)]
-    densities = [option for density in CHART_DENSITIES for option in ("--density", density)]
     on_gpu = ["--device", "cuda", "--precision", "bf16", "--json"]
-    layer = ["products", "--tokens", "16384", "--in", "768", "--out", "3072"]
-    wide_layer = ["products", "--tokens", "16384", "--in", "1024", "--out", "4096"]
-    tests = sorted(str(path) for path in (ROOT / "tests" / "products").glob("test_gpu*.py"))
-    junit = f"--junitxml={results / 'tests.xml'}"
-    workers = ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "worksteal"]
-    compiling = [[*PYTHON, "benchmarks/gpu_compile.py", "--block", block] for block in BLOCKS]
-    chart = ["--plot", str(results / "break-even.html"), "--output", str(results / "break-even.json")]
     output = ["--output", str(results)]
-    step = ["step", "--batch-size", "256", *step_blocks]
+    narrow, wide = ("--in", "768", "--out", "3072"), ("--in", "1024", "--out", "4096")
+
+    def products(size: tuple[str, ...], blocks: list[str], *more: str) -> list[str]:
+        return [*BENCH, "products", "--tokens", "16384", *size, *_blocks(blocks), *on_gpu, *more]
+
+    halves = BLOCKS[:4], BLOCKS[4:]  # each half is written as it ends
+    step = [*BENCH, "step", "--batch-size", "256", *on_gpu, "--rivals", "dense", *output]
+    tests = [str(ROOT / "tests" / "products" / f"test_gpu{name}.py") for name in ("_native", "_work", "")]
+    workers = ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "worksteal"] if find_spec("xdist") else []
+    densities = [option for density in CHART_DENSITIES for option in ("--density", density)]
+    chart = ["--plot", str(results / "break-even.html"), "--output", str(results / "break-even.json")]
     return [
-        Part("compile", 90, compiling),
-        Part("tests", 150, [[*PYTHON, "-m", "pytest", "-q", *workers, junit, *tests]]),
-        Part("products", 90, [[*BENCH, *layer, *blocks, *on_gpu, *output]]),
-        Part("wide products", 60, [[*BENCH, *wide_layer, *blocks, *on_gpu, *output]]),
-        Part("step", 100, [[*BENCH, *step, *on_gpu, "--rivals", "dense", *output]]),
-        Part("charts", 60, [[*BENCH, *layer, *blocks, *densities, *on_gpu, "--rivals", "dense", *chart]]),
+        Part("compile", 70, [[*PYTHON, "benchmarks/gpu_compile.py", "--block", block] for block in BLOCKS], True),
+        Part("tests", 120, [[*PYTHON, "-m", "pytest", "-v", *workers, f"--junitxml={results / 'tests.xml'}", *tests]]),
+        Part("products", 80, [products(narrow, half, *output) for half in halves]),
+        Part("step", 120, [[*step, "--block", block] for block in STEP_BLOCKS]),
+        Part("training", 75, [[*PYTHON, "benchmarks/gpu_training.py", "--output", str(results / "training.json")]]),
+        Part("wide products", 60, [products(wide, half, *output) for half in halves]),
+        Part("indices", 20, [[*PYTHON, "benchmarks/gpu_indices.py", *_blocks(BLOCKS)]]),
+        Part("charts", 60, [products(narrow, BLOCKS[:4], *densities, "--rivals", "dense", *chart)]),
     ]
 
 
+def _blocks(blocks: list[str]) -> list[str]:
+    return [option for block in blocks for option in ("--block", block)]
+
+
 def run(part: Part, seconds: float, results: Path) -> dict[str, object]:
-    """Carry out one part; its output goes to a file named after it."""
+    """Carry out one part; what a command prints goes to a file named after it, as it is printed."""
     start = time.monotonic()
-    log = results / f"{part.name.replace(' ', '-')}.log"
+    name = part.name.replace(" ", "-")
 
-    def one(command: list[str]) -> tuple[int, str]:
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                timeout=seconds, check=False,
-            )  # fmt: skip
-            return done.returncode, done.stdout.decode(errors="replace")
-        except subprocess.TimeoutExpired as stopped:
-            return 124, (stopped.stdout or b"").decode(errors="replace") + f"\nstopped after {seconds:.0f} s\n"
+    def one(number: int) -> int:
+        left = seconds - (time.monotonic() - start)
+        with (results / f"{name}-{number}.log").open("wb") as log:
+            return call(part.commands[number], left, log.fileno())
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ended = list(pool.map(one, part.commands))
-    log.write_text("".join(output for _, output in ended), encoding="utf-8")
+    with ThreadPoolExecutor(len(part.commands) if part.side_by_side else 1) as pool:
+        codes = list(pool.map(one, range(len(part.commands))))
     return {
         "part": part.name,
         "commands": [" ".join(command) for command in part.commands],
-        "exit_codes": [code for code, _ in ended],
+        "exit_codes": codes,
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
+def call(command: list[str], seconds: float, output: int) -> int:
+    """The exit code of a command; 124 if it was stopped, with all that it had started, after `seconds`."""
+    if seconds <= 0:
+        return 124
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return 124
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def environment() -> dict[str, str]:
-    """The sources of this checkout, whether it is installed or not; the tiles chosen are printed."""
+    """The sources of this checkout, whether it is installed or not; nothing is downloaded; chosen tiles are printed."""
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "TRITON_PRINT_AUTOTUNING": "1", "PYTHONUNBUFFERED": "1"}
+    ours = {"PYTHONPATH": path, "TRITON_PRINT_AUTOTUNING": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    return os.environ | ours
 
 
 def main() -> int:
     results = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "gpu").resolve()
-    check = "import torch, triton; assert torch.cuda.is_available(); print(torch.cuda.get_device_name())"
-    found = subprocess.run([*PYTHON, "-c", check], capture_output=True, text=True, check=False)
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        print(f"error: {sys.executable} lacks {', '.join(missing)}; install them, or add a folder that holds them to "
+              "PYTHONPATH", file=sys.stderr)  # fmt: skip
+        return 2
+    found = subprocess.run([*PYTHON, "-c", FACTS], capture_output=True, text=True, check=False)
     if found.returncode:
-        print("error: a GPU session needs a GPU that torch sees, and Triton; this machine has none", file=sys.stderr)
+        print("error: a GPU session needs a GPU that torch sees; this machine has none", file=sys.stderr)
         return 2
     results.mkdir(parents=True, exist_ok=True)
-    start, done = time.monotonic(), []
+    start = time.monotonic()
+    session = json.loads(found.stdout.splitlines()[-1]) | {"seconds": 0.0, "parts": []}
     for part in parts(results):
         left = BUDGET - (time.monotonic() - start)
-        if left < 10:
-            print(f"{part.name}: no time left", flush=True)
-            done.append({"part": part.name, "exit_codes": [124], "seconds": 0})
-            continue
-        done.append(run(part, min(part.seconds, left), results))
-        print(f"{part.name}: {done[-1]['seconds']} s, exit codes {done[-1]['exit_codes']}", flush=True)
-        session = {"gpu": found.stdout.strip(), "seconds": round(time.monotonic() - start, 1), "parts": done}
+        session["parts"].append(run(part, min(part.seconds, left), results))
+        session["seconds"] = round(time.monotonic() - start, 1)
         (results / "session.json").write_text(json.dumps(session, indent=1) + "\n", encoding="utf-8")
-    return int(any(code for part in done for code in part["exit_codes"]))
+        done = session["parts"][-1]
+        print(f"{done['part']}: {done['seconds']} s, exit codes {done['exit_codes']}", flush=True)
+    return int(any(code for part in session["parts"] for code in part["exit_codes"]))
 
 
 if __name__ == "__main__":

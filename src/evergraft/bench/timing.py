@@ -81,10 +81,17 @@ def _seconds_on_gpu(task: Callable[[], Any]) -> float:
 
 
 def _captured(task: Callable[[], Any]) -> Callable[[], Any]:
-    """The task from a CUDA graph; as it is, with a warning, where it cannot be captured."""
-    graph = torch.cuda.CUDAGraph()
+    """The task from a CUDA graph; as it is, with a warning, where it cannot be captured.
+
+    It warms up on the stream that it is captured on, as torch asks for.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        task()
+    torch.cuda.current_stream().wait_stream(stream)
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):
             task()
     except RuntimeError as error:
         warnings.warn(f"timed without a CUDA graph, with Python's launching of kernels: {error}", stacklevel=3)

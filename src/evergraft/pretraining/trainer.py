@@ -224,9 +224,9 @@ class PretrainingTrainer(Trainer):
 def training_arguments(*, use_cpu: bool, compiled: bool = False, **settings: Any) -> TrainingArguments:
     """TrainingArguments with what every run shares: AdamW as in docs/method.md (section 1), our own bars and logs.
 
-    On a GPU processes of their own prepare the inputs, which takes longer than a step there, and a compiled step is
-    captured in CUDA graphs; but not one of several parts, whose gradients outlive the graph that made them
-    (pytorch/pytorch#169545).
+    On a GPU processes of their own prepare the inputs, which takes longer than a step there, and the host does not wait
+    while they are copied. A compiled step is captured in CUDA graphs; but not one of several parts, whose gradients
+    outlive the graph that made them (pytorch/pytorch#169545).
     """
     if compiled:
         settings |= {"torch_compile": True, "torch_compile_backend": COMPILER, "tf32": False}  # fp32 means fp32
@@ -248,6 +248,7 @@ def training_arguments(*, use_cpu: bool, compiled: bool = False, **settings: Any
         use_cpu=use_cpu,
         dataloader_pin_memory=torch.cuda.is_available() and not use_cpu,
         dataloader_num_workers=0 if use_cpu else min(MOST_WORKERS, os.cpu_count() or 1),
+        accelerator_config={"non_blocking": not use_cpu},
         **settings,
     )
 
