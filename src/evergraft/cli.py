@@ -380,11 +380,13 @@ def bench_profile(
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each part is the fastest of so many.")] = 3,
     backend: Backend = "auto",
+    rivals: Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")] = "all",
     seed: StepSeed = 0,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Show where the time of a training step goes on the CPU: stock, lean dense, sparse."""
+    _check_rivals(rivals)
     from evergraft.bench.profile import profile_steps
     from evergraft.bench.step import StepBench
     from evergraft.bench.summary import print_profile
@@ -400,6 +402,7 @@ def bench_profile(
         threads=threads,
         rounds=rounds,
         backend=backend,
+        all_rivals=rivals == "all",
         seed=seed,
     )
     _bench(lambda: profile_steps(bench), None, output, as_json, print_profile)

@@ -108,6 +108,7 @@ BAD = [
     ("step --batch-size 0", "Input should be greater than or equal to 1"),
     ("profile --model giant", "model 'giant' is neither one of"),
     ("profile --density 0", "density must be above 0"),
+    ("profile --rivals none", "--rivals must be all or dense"),
 ]
 
 

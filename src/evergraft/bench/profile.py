@@ -21,7 +21,7 @@ PARTS = {
     "dropout": r"[Dd]ropout(?!.*scaled_dot)|bernoulli",
     "attention": r"scaled_dot_product|ScaledDotProduct|bmm|Bmm|softmax|Softmax",
     "GELU": r"[Gg]elu",
-    "layer norm": r"layer_norm|LayerNorm",
+    "layer norm": r"layer_norm|LayerNorm|ResidualNorm",
     "embeddings": r"[Ee]mbedding",
     "dense products": r"aten::(addmm|mm|linear)\b|AddmmBackward|MmBackward|mkldnn|_Linear",
 }
