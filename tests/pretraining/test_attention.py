@@ -121,3 +121,24 @@ def test_a_saved_configuration_is_plain(tmp_path):
     assert "evergraft" not in (tmp_path / "config.json").read_text().replace(SparseBertConfig.model_type, "")
     settings = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "density")}
     BertForPreTraining(type(model.config).__bases__[0](**settings))
+
+
+def test_a_compiled_model_attends_without_a_mask():
+    """With one torch could not use flash attention on a GPU."""
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL, hidden_dropout_prob=0, attention_probs_dropout_prob=0))
+    masks = []
+
+    def inspect(graph, inputs):
+        attention = [node for node in graph.graph.nodes if "scaled_dot_product_attention" in str(node.target)]
+        masks.extend(node.kwargs["attn_mask"] for node in attention)
+        return graph
+
+    batch = {
+        "input_ids": torch.randint(50, (2, 16)),
+        "masked_positions": torch.zeros(2, 1, dtype=torch.int64),
+        "labels": torch.ones(2, 1, dtype=torch.int64),
+        "next_sentence_label": torch.zeros(2, dtype=torch.int64),
+    }
+    torch.compiler.reset()
+    torch.compile(model, backend=inspect, fullgraph=True)(**batch)
+    assert masks == [None, None]

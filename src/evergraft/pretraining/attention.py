@@ -111,6 +111,23 @@ def _rows(x: Tensor) -> tuple[int, int]:
     return x.numel() // max(length, 1), length
 
 
+def mask(
+    *args: Any,
+    attention_mask: Tensor | None = None,
+    allow_is_bidirectional_skip: bool = False,
+    local_size: int | None = None,
+    **kwargs: Any,
+) -> Tensor | None:
+    """What transformers makes for SDPA, but for whole batches None, in a graph too.
+
+    In a compiled or captured graph transformers 5.17 makes a mask that hides nothing, and flash attention takes none.
+    """
+    if attention_mask is None and allow_is_bidirectional_skip and local_size is None:
+        return None
+    kwargs |= {"allow_is_bidirectional_skip": allow_is_bidirectional_skip, "local_size": local_size}
+    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _multiplies_bf16() -> bool:
     """Whether torch has fast bf16 products on this processor."""
@@ -119,4 +136,4 @@ def _multiplies_bf16() -> bool:
 
 
 AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, mask)
