@@ -155,7 +155,7 @@ void check_norm(int64_t rows, int64_t features) {
 
 int main() {
   if (evergraft_best_tier() < TIER) return 77;  // skipped
-  const int sides[][2] = {{1, 1}, {4, 4}, {8, 8}, {16, 16}, {32, 32}, {4, 1}, {8, 1}, {16, 1}, {64, 1}, {1, 4}, {1, 16}, {1, 64}, {3, 5}, {2, 8}, {12, 1}, {24, 3}};
+  const int sides[][2] = {{1, 1}, {4, 4}, {8, 8}, {16, 16}, {32, 32}, {4, 1}, {8, 1}, {16, 1}, {64, 1}, {1, 4}, {1, 16}, {1, 64}, {3, 5}, {2, 8}, {12, 1}, {24, 3}, {8, 4}, {4, 16}, {12, 16}, {48, 8}};
   int cases = 0;
   for (auto& side : sides)
     for (double density : {0.05, 0.5, 1.0})

@@ -28,6 +28,12 @@ typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
 INLINE Vec load(const Bf16* p) { return (Vec)(__builtin_convertvector(*(const LooseHalves*)p, Words) << 16); }
 
+// Two bf16 in each word, the first of them in its lower half.
+template <int... I> INLINE Vec pair(Halves first, Halves second, std::integer_sequence<int, I...>) {
+  return (Vec)__builtin_shufflevector(first, second, (I % 2 * LANES + I / 2)...);
+}
+INLINE Vec pair(Halves first, Halves second) { return pair(first, second, std::make_integer_sequence<int, 2 * LANES>{}); }
+
 INLINE Halves narrow(Vec v) {
 #if defined(__AVX512BF16__)
   return (Halves)_mm512_cvtneps_pbh(v);

@@ -33,6 +33,11 @@ template <class F> INLINE void in_runs(int count, F f) {
   runs(std::integral_constant<int, 1>{});
 }
 
+// Call f(n) with n, 1 ... MOST, as a constant.
+template <int MOST, class F> INLINE void with_count(int n, F f) {
+  if constexpr (MOST > 0) n == MOST ? f(std::integral_constant<int, MOST>{}) : with_count<MOST - 1>(n, f);
+}
+
 // ROWS outputs of W vectors of tokens. INS and OUT_STEP are the block's if they are known when compiling, else 0.
 template <class Mac, int ROWS, int W, int INS, int OUT_STEP>
 INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {

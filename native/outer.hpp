@@ -1,25 +1,9 @@
-// Outer: the gradient of a block row's values, summed over tokens.
+// Outer: the gradient of a block row's values, summed over tokens, for blocks of any shape.
 //
-// A block of `tall` x `wide` weights is taken as `wide` columns of `tall` numbers. A vector of sums holds ROWS numbers of
-// a column for P = LANES / ROWS tokens side by side: no lane idles, however low the block.
+// A block is taken as columns of as many numbers as it is high. A vector of sums holds ROWS numbers of a column for
+// P = LANES / ROWS tokens side by side: no lane idles, however low the block.
 #pragma once
 #include "gather.hpp"
-
-// Features f0 ... f1 of the T tokens from t0, as vectors of ROWS features of P tokens each: vector
-// [(f - f0) / ROWS][t / P]. The features that follow are fetched meanwhile, for they are packed next.
-template <class Source, int P>
-void pack_rows(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, float* to) {
-  constexpr int ROWS = LANES / P;
-  for (int t = 0; t < T; t += LANES)
-    for (int64_t f = f0; f < f1; f += LANES) {
-      Vec v[LANES];
-      load_square(x, t0 + t, tokens, f, features, v);
-      prefetch_square(x, t0 + t, tokens, f + f1 - f0, features);
-      UNROLL for (int q = 0; q < LANES; q += P) interleave<P>(v + q);
-      UNROLL for (int g = 0; g < P; g++)
-        UNROLL for (int q = 0; q < LANES; q += P) store(to + ((f - f0) + g * ROWS) * T + (t + q) * ROWS, v[q + g]);
-    }
-}
 
 // Where the inputs and the sums of the columns of a block row are: every block has one column, and the blocks'
 // values lie one after another.
@@ -42,7 +26,7 @@ template <int COUNT> struct ListedColumns {
 };
 
 // The first `valid` of COUNT columns: sums over the T tokens, U x P of them at a time, are added to where they belong.
-//   rows: [T / P] vectors, made by pack_rows.
+//   rows: [T / P] vectors.
 template <class Mac, int P, int U, int COUNT, class Columns>
 INLINE void outer_some(const float* rows, int T, const Columns& columns, int valid) {
   constexpr int ROWS = LANES / P;
@@ -95,3 +79,34 @@ void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape
     some(columns, valid);
   }
 }
+
+// As outer products take them: packed, and block row by block row.
+template <class Mac, int P> struct Columns {
+  static constexpr int ROWS = LANES / P;
+
+  static int64_t group_words(int64_t features, int T) { return features * T; }
+
+  // All features of the T tokens from t0, feature by feature.
+  template <class Source> static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
+    pack(x, t0, tokens, 0, features, features, T, to);
+  }
+
+  // Features f0 ... f1, as vectors of ROWS features of P tokens each: vector [feature / ROWS][t / P].
+  template <class Source>
+  static void pack_group(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, int64_t, float* to) {
+    for (int t = 0; t < T; t += LANES)
+      for (int64_t f = f0; f < f1; f += LANES) {
+        Vec v[LANES];
+        load_square(x, t0 + t, tokens, f, features, v);
+        UNROLL for (int q = 0; q < LANES; q += P) interleave<P>(v + q);
+        UNROLL for (int g = 0; g < P; g++)
+          UNROLL for (int q = 0; q < LANES; q += P) store(to + ((f - f0) + g * ROWS) * T + (t + q) * ROWS, v[q + g]);
+      }
+  }
+
+  // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [ins][outs].
+  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient) {
+    for (int offset = 0; offset < block.outs; offset += ROWS)
+      outer<Mac, P>(packed + (f + offset) * T, tile, T, row, block, offset, gradient);
+  }
+};

@@ -1,8 +1,10 @@
 // The three products of a block-sparse linear layer, for one instruction set; a plain C interface.
 #include <cstdlib>
 #include <memory>
+#include "lanes.hpp"
 #include "outer.hpp"
 #include "scatter.hpp"
+#include "squares.hpp"
 #include "threads.hpp"
 
 extern "C" {
@@ -114,6 +116,9 @@ template <class F> void with_side(int n, F f) {
   }
 }
 
+// Whether blocks are better gathered with outputs in the lanes.
+bool lanes_of_outputs(BlockShape block) { return block.outs % LANES == 0 && block.ins >= 4; }
+
 // A product y = x M + bias under way.
 template <class S> struct Task {
   Matrix<const S> x;
@@ -142,9 +147,39 @@ void gather_product(const Index& index, int outs, int64_t words, const Task<S>& 
   });
 }
 
+// The same with outputs in the lanes, of blocks as [ins][outs].
+template <class Mac, int W, class S, class Source>
+void gather_lanes_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
+  constexpr int TOKENS = SUMS / W;
+  const int64_t ins = index.columns * block.ins, words = round_up(ins, LANES), per_group = (GROUP + block.outs - 1) / block.outs;
+  const int T = tile_tokens(words, task.tokens, task.threads), stride = (int)per_group * block.outs;
+  parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
+    const int64_t t0 = i * T, t1 = std::min(task.tokens, t0 + T);
+    float* tile = tile_buffer.at_least(words * T);
+    float* sums = group_buffer.at_least(TOKENS * stride);
+    pack(x, t0, task.tokens, 0, ins, ins, T, tile);
+    for (int64_t r = 0; r < index.rows; r += per_group) {
+      const int count = (int)std::min(per_group, index.rows - r);
+      for (int64_t t = t0; t < t1; t += TOKENS) {
+        for (int k = 0; k < count; k++)
+          for (int o = 0; o < block.outs; o += W * LANES)
+            gather_lanes<Mac, TOKENS, W>(tile + (t - t0), T, index.row(r + k), block, values + o, sums + k * block.outs + o, stride);
+        const Matrix<S> y{task.y.data + t * task.y.stride + r * block.outs, task.y.stride};
+        const float* bias = task.bias ? task.bias + r * block.outs : nullptr;
+        write_rows(sums, stride, std::min<int64_t>(TOKENS, t1 - t), count * block.outs, bias, y, task.past_caches());
+      }
+    }
+  });
+}
+
 // x is the task's input, or its words.
 template <class Mac, class S, class Source>
 void gather_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
+  if (lanes_of_outputs(block) && block.out_step == 1) {
+    if (block.outs % (2 * LANES) == 0) gather_lanes_words<Mac, 2>(index, block, x, values, task);
+    else gather_lanes_words<Mac, 1>(index, block, x, values, task);
+    return;
+  }
   const int64_t ins = index.columns * block.ins, words = round_up(ins, LANES);
   auto fill = [&](int64_t t0, int T, float* tile) { pack(x, t0, task.tokens, 0, ins, ins, T, tile); };
   with_side(block.ins, [&](auto side) {
@@ -170,7 +205,11 @@ void scatter_words(const Index& index, BlockShape block, Source x, const float* 
     for (int64_t r = 0; r < index.rows; r += per_group) {
       const int count = (int)std::min(per_group, index.rows - r);
       pack(x, t0, task.tokens, r * block.ins, (r + count) * block.ins, ins, T, group);
+      const int64_t next = r + per_group < index.rows ? r + per_group : 0;
+      Ahead ahead(x, next ? t0 : t0 + (int64_t)task.threads.count * T, T, task.tokens, next * block.ins, std::min(index.rows, next + per_group) * block.ins);
+      const int64_t share = ahead.share(count);
       for (int k = 0; k < count; k++) {
+        ahead.fetch(share);
         const float* in = group + (int64_t)k * block.ins * T;
         if (block.in_step == 1) scatter<Mac, 1>(in, T, index.row(r + k), block, values, tile);
         else scatter<Mac, 0>(in, T, index.row(r + k), block, values, tile);
@@ -233,7 +272,8 @@ bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const
   }
   if (block.ins % 2 || task.x.stride % 2 || (uintptr_t)task.x.data % 4) return false;
   const float* words = (const float*)values;
-  if (block.in_step == 1) block = {block.outs, block.ins / 2, block.out_step / 2, 1};
+  const BlockShape halved{block.outs, block.ins / 2, block.out_step / 2, 1};
+  if (block.in_step == 1 && !(from_outputs && lanes_of_outputs(halved))) block = halved;
   else words = pair_inputs(active, block, values);
   const Matrix<const float> x{(const float*)task.x.data, task.x.stride / 2};
   if (from_outputs) gather_words<Dot>(index, block, x, words, task);
@@ -242,17 +282,28 @@ bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const
 }
 #endif
 
+// Blocks as [ins][outs] in fp32, and that shape.
+template <class S> const float* outputs_last(int64_t active, BlockShape& block, const S* values) {
+  float* to = values_buffer.at_least(active * block.area());
+  for (const S* v = values; v < values + active * block.area(); v += block.area())
+    for (int i = 0; i < block.ins; i++)
+      for (int o = 0; o < block.outs; o++) *to++ = widen(v[(int64_t)o * block.out_step + (int64_t)i * block.in_step]);
+  block = {block.outs, block.ins, 1, block.outs};
+  return values_buffer.data;
+}
+
 // A product seen from its outputs if blocks have enough of them to fill registers, else from its inputs.
 template <class S> void multiply(const Topology& t, bool transposed, const S* stored, const Task<S>& task) {
   const int height = (int)t.height, width = (int)t.width;
-  const BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
+  BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
   const bool from_outputs = block.outs >= 4 || block.outs >= block.ins;
   const Index index = from_outputs == transposed ? by_columns(t) : by_rows(t);
 #if defined(__AVX512BF16__)
   if constexpr (std::is_same_v<S, Bf16>)
     if (multiply_dot(index, block, from_outputs, stored, t.active, task)) return;
 #endif
-  const float* values = in_fp32(stored, t.active * block.area(), values_buffer);
+  const bool reorder = from_outputs && lanes_of_outputs(block) && block.out_step != 1;
+  const float* values = reorder ? outputs_last(t.active, block, stored) : in_fp32(stored, t.active * block.area(), values_buffer);
   if (from_outputs) gather_words<Plain>(index, block, task.x, values, task);
   else scatter_words<Plain>(index, block, task.x, values, task);
 }
@@ -270,13 +321,12 @@ void transpose_blocks(float* gradient, int64_t blocks, int tall, int wide, const
   });
 }
 
-// gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`; blocks come out as [wide][tall].
-//   words: of a feature's tokens.
-template <class Mac, int P, class Source>
-void outer_product(const Index& index, BlockShape block, Source rows, Source x, int64_t tokens, float* gradient, const Threads& threads) {
-  constexpr int ROWS = LANES / P;
-  const int64_t tall = index.rows * block.outs, wide = index.columns * block.ins, words = (tokens + Mac::NEIGHBOURS - 1) / Mac::NEIGHBOURS;
-  const int T = tile_tokens(round_up(wide, LANES), words, Threads{nullptr, 1}, STEP, OUTER_BYTES);
+// gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`, by Kernel: Columns or Squares.
+//   words: of a feature's tokens.  bytes: of a tile.
+template <class Kernel, class Source>
+void outer_product(const Index& index, BlockShape block, Source rows, Source x, int64_t tokens, int64_t words, int64_t bytes, float* gradient, const Threads& threads) {
+  const int64_t tall = index.rows * block.outs, wide = index.columns * block.ins;
+  const int T = tile_tokens(round_up(wide, LANES), words, Threads{nullptr, 1}, STEP, bytes);
   // A share is a run of block rows with about as many blocks as any other; it starts where a group of features does.
   int64_t per_group = round_up(GROUP, block.outs);
   if (per_group % LANES) per_group = (int64_t)LANES * block.outs;
@@ -290,14 +340,20 @@ void outer_product(const Index& index, BlockShape block, Source rows, Source x, 
   parallel(threads, shares, [&](int64_t s) {
     const int64_t g0 = share_start(s), g1 = share_start(s + 1);
     float* tile = tile_buffer.at_least(round_up(wide, LANES) * T);
-    float* packed = group_buffer.at_least(round_up(per_group, LANES) * T);
+    float* packed = group_buffer.at_least(Kernel::group_words(per_group, T));
     for (int64_t t0 = 0; t0 < words; t0 += T) {
-      pack(x, t0, tokens, 0, wide, wide, T, tile);
+      Kernel::pack_tile(x, t0, tokens, wide, T, tile);
       for (int64_t g = g0; g < g1; g++) {
         const int64_t f0 = g * per_group, f1 = std::min(tall, f0 + per_group);
-        pack_rows<Source, P>(rows, t0, tokens, f0, f1, tall, T, packed);
-        for (int64_t f = f0; f < f1; f += ROWS)
-          outer<Mac, P>(packed + (f - f0) * T, tile, T, index.row(f / block.outs), block, (int)(f % block.outs), gradient);
+        Kernel::pack_group(rows, t0, tokens, f0, f1, tall, T, per_group, packed);
+        const bool last = g + 1 == g1;
+        const int64_t next = last ? g0 * per_group : f1;
+        Ahead ahead(rows, last ? t0 + T : t0, T, tokens, next, std::min(tall, next + per_group));
+        const int64_t share = ahead.share((f1 - f0) / block.outs);
+        for (int64_t f = f0; f < f1; f += block.outs) {
+          ahead.fetch(share);
+          Kernel::sum(packed, f - f0, per_group, tile, T, index.row(f / block.outs), block, gradient);
+        }
       }
     }
   });
@@ -305,28 +361,37 @@ void outer_product(const Index& index, BlockShape block, Source rows, Source x, 
 
 int common_divisor(int a, int b) { return b ? common_divisor(b, a % b) : a; }
 
-// The gradient in fp32, seen from the side on which blocks fill vectors better; if both do, from the side that leaves the
+// Call f(P) with P as a constant, for vectors that hold LANES / P weights of P tokens.
+template <class F> void with_tokens_a_vector(int P, F f) {
+  if (P == 1) f(std::integral_constant<int, 1>{});
+  if (P == 2) f(std::integral_constant<int, 2>{});
+  if (P == 4) f(std::integral_constant<int, 4>{});
+  if constexpr (LANES >= 8) if (P == 8) f(std::integral_constant<int, 8>{});
+  if constexpr (LANES >= 16) if (P == 16) f(std::integral_constant<int, 16>{});
+}
+
+// The gradient in fp32. `filled` is the side of blocks that fills vectors better; if both do, the one that leaves the
 // smaller matrix to be read at random.
 template <class Mac, class Source>
 void weight_gradient(const Topology& t, Source grad, Source x, int64_t tokens, float* gradient, const Threads& threads) {
   const int height = (int)t.height, width = (int)t.width;
   const int rows_fill = common_divisor(height, LANES), columns_fill = common_divisor(width, LANES);
-  const bool wide = t.block_columns * width > t.block_rows * height;
-  const bool mirrored = columns_fill > rows_fill || (columns_fill == rows_fill && wide);
+  const bool wide = t.block_columns * width > t.block_rows * height, tie = rows_fill == columns_fill;
+  const int64_t words = (tokens + Mac::NEIGHBOURS - 1) / Mac::NEIGHBOURS;
+  std::fill_n(gradient, t.active * height * width, 0.0f);
+  const bool filled_by_rows = tie ? wide : rows_fill > columns_fill;
+  const int P = LANES / std::max(rows_fill, columns_fill), other = filled_by_rows ? width : height;
+  const bool squares = P <= 4 && other >= 4 && other % P == 0, mirrored = squares ? filled_by_rows : tie ? wide : !filled_by_rows;
   const Index index = mirrored ? by_columns(t) : by_rows(t);
   const BlockShape block = mirrored ? BlockShape{width, height, 0, 0} : BlockShape{height, width, 0, 0};
-  std::fill_n(gradient, t.active * block.area(), 0.0f);
-  auto run = [&](auto p) {
-    outer_product<Mac, decltype(p)::value>(index, block, mirrored ? x : grad, mirrored ? grad : x, tokens, gradient, threads);
-  };
-  switch (LANES / common_divisor(block.outs, LANES)) {
-    case 1: run(std::integral_constant<int, 1>{}); break;
-    case 2: run(std::integral_constant<int, 2>{}); break;
-    case 4: run(std::integral_constant<int, 4>{}); break;
-    case 8: if constexpr (LANES >= 8) run(std::integral_constant<int, 8>{}); break;
-    case 16: if constexpr (LANES >= 16) run(std::integral_constant<int, 16>{}); break;
-  }
-  if (!mirrored && height > 1 && width > 1) transpose_blocks(gradient, t.active, height, width, threads);
+  const Source rows = mirrored ? x : grad, others = mirrored ? grad : x;
+  with_tokens_a_vector(P, [&](auto p) {
+    constexpr int P = decltype(p)::value;
+    if constexpr (P <= 4)
+      if (squares) return outer_product<Squares<Mac, P>>(index, block, rows, others, tokens, words, TILE_BYTES, gradient, threads);
+    outer_product<Columns<Mac, P>>(index, block, rows, others, tokens, words, OUTER_BYTES, gradient, threads);
+  });
+  if (mirrored == squares && height > 1 && width > 1) transpose_blocks(gradient, t.active, height, width, threads);
 }
 
 void any_weight_gradient(const Topology& t, Matrix<const float> grad, Matrix<const float> x, int64_t tokens, float* gradient, const Threads& threads) {

@@ -23,12 +23,6 @@ template <class S> INLINE void load_square(Matrix<const S> x, int64_t t0, int64_
   }
 }
 
-// Fetch the same square into the second-level cache ahead of its use.
-template <class S> INLINE void prefetch_square(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t features) {
-  if (f0 >= features || t0 + LANES > tokens) return;
-  UNROLL for (int t = 0; t < LANES; t++) __builtin_prefetch(x.data + (t0 + t) * x.stride + f0, 0, 2);
-}
-
 // An activation of which a "token" is two neighbouring ones.
 struct TokenPairs {
   Matrix<const Bf16> x;
@@ -38,11 +32,8 @@ INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0
   const Bf16* p = pairs.x.data + 2 * t0 * stride + f0;
   int n = (int)std::min<int64_t>(LANES, features - f0), m = (int)std::min<int64_t>(2 * LANES, tokens - 2 * t0);
   if (n == LANES && m == 2 * LANES) {
-    UNROLL for (int t = 0; t < LANES; t++) {
-      Words first = __builtin_convertvector(*(const LooseHalves*)(p + 2 * t * stride), Words);
-      Words second = (Words)load(p + (2 * t + 1) * stride);
-      v[t] = (Vec)(first | second);
-    }
+    UNROLL for (int t = 0; t < LANES; t++)
+      v[t] = pair(*(const LooseHalves*)(p + 2 * t * stride), *(const LooseHalves*)(p + (2 * t + 1) * stride));
   } else {
     for (int t = 0; t < LANES; t++) {
       Words first = 2 * t < m ? (Words)load_some(p + 2 * t * stride, n) : Words{};
@@ -52,10 +43,28 @@ INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0
   }
 }
 
-INLINE void prefetch_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0, int64_t features) {
-  prefetch_square(pairs.x, 2 * t0, tokens, f0, features);
-  prefetch_square(pairs.x, 2 * t0 + LANES, tokens, f0, features);
-}
+// A rectangle of a matrix, to be fetched into the second-level cache some lines at a time while others are worked on.
+class Ahead {
+ public:
+  template <class S> Ahead(Matrix<const S> x, int64_t t0, int64_t T, int64_t tokens, int64_t f0, int64_t f1)
+      : row((const char*)(x.data + t0 * x.stride + f0)), stride(x.stride * sizeof(S)), bytes((f1 - f0) * sizeof(S)),
+        rows(f0 < f1 ? std::min(T, tokens - t0) : 0) {}
+  Ahead(TokenPairs pairs, int64_t t0, int64_t T, int64_t tokens, int64_t f0, int64_t f1) : Ahead(pairs.x, 2 * t0, 2 * T, tokens, f0, f1) {}
+
+  // The share of one of n turns, until nothing is left.
+  int64_t share(int64_t n) const { return std::max<int64_t>(rows, 0) * ((bytes + LINE - 1) / LINE) / n + 1; }
+  void fetch(int64_t lines) {
+    for (; lines > 0 && rows > 0; lines--) {
+      __builtin_prefetch(row + at, 0, 2);
+      if ((at += LINE) >= bytes) at = 0, row += stride, rows--;
+    }
+  }
+
+ private:
+  static constexpr int LINE = 64;
+  const char* row;
+  int64_t stride, bytes, rows, at = 0;
+};
 
 // Features f0 ... f1 of the T tokens from t0 into a tile; features past `features` and tokens past `tokens` are zero.
 template <class Source>
@@ -93,5 +102,23 @@ void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y,
         if (n == LINE) store_line(to, line, past_caches);
         else for (int q = 0; q * LANES < n; q++) store_some(to + q * LANES, line[q], std::min(LANES, n - q * LANES));
       }
+    }
+}
+
+// Sums of `tokens` tokens, `stride` apart, plus bias if there is one, to the `count` features that begin y's rows; count is
+// a multiple of LANES.
+template <class S>
+void write_rows(const float* sums, int stride, int64_t tokens, int count, const float* bias, Matrix<S> y, bool past_caches) {
+  constexpr int VECTORS = SUMS_A_LINE<S>, LINE = VECTORS * LANES;
+  for (int64_t t = 0; t < tokens; t++)
+    for (int f = 0; f < count; f += LINE) {
+      S* to = y.data + t * y.stride + f;
+      Vec line[VECTORS];
+      UNROLL for (int q = 0; q < VECTORS; q++) if (f + q * LANES < count) {
+        line[q] = load(sums + t * stride + f + q * LANES);
+        if (bias) line[q] += load(bias + f + q * LANES);
+        if (f + LINE > count) store(to + q * LANES, line[q]);
+      }
+      if (f + LINE <= count) store_line(to, line, past_caches);
     }
 }

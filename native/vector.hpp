@@ -64,13 +64,31 @@ template <int... I> INLINE Vec zip(Vec a, Vec b, int half, std::integer_sequence
   return half ? __builtin_shufflevector(a, b, ((I % 2) * LANES + LANES / 2 + I / 2)...)
               : __builtin_shufflevector(a, b, ((I % 2) * LANES + I / 2)...);
 }
-template <int... I> INLINE Vec evens(Vec a, Vec b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (2 * I)...);
+// Every second run of UNIT lanes of a and b, the first one first; and the others.
+template <int UNIT, int... I> INLINE Vec evens(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / UNIT * 2 * UNIT + I % UNIT)...);
 }
-template <int... I> INLINE Vec odds(Vec a, Vec b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (2 * I + 1)...);
+template <int UNIT, int... I> INLINE Vec odds(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / UNIT * 2 * UNIT + UNIT + I % UNIT)...);
+}
+template <int P, int... I> INLINE Vec spread(Vec v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I / 4 * 4 + I * P / LANES)...);
+}
+template <int K, int... I> INLINE Vec one_of_fours(Vec v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I / 4 * 4 + K)...);
 }
 using Lanes = std::make_integer_sequence<int, LANES>;
+
+// The P numbers at p, at most four, LANES / P times each.
+template <int P> INLINE Vec spread(const float* p) {
+  if constexpr (P == 1) return repeat<1>(p);
+  else return spread<P>(repeat<P>(p), Lanes{});
+}
+
+// In place of each four lanes, the one at k.
+INLINE Vec one_of_fours(Vec v, int k) {
+  return k == 0 ? one_of_fours<0>(v, Lanes{}) : k == 1 ? one_of_fours<1>(v, Lanes{}) : k == 2 ? one_of_fours<2>(v, Lanes{}) : one_of_fours<3>(v, Lanes{});
+}
 
 // N vectors of LANES columns -> N vectors, each of LANES / N columns with the N numbers of a column side by side.
 // N = LANES is the transpose; N = 1 does nothing.
@@ -85,10 +103,11 @@ template <int N> INLINE void interleave(Vec* v) {
   }
 }
 
-// N vectors, each of LANES / N sums in N parts side by side -> one vector of all the sums, those of v[0] first.
-template <int N> INLINE Vec fold(Vec* v) {
+// N vectors, each of LANES / N sums in N parts -> one vector of all the sums, those of v[0] first. The parts of UNIT sums
+// lie side by side.
+template <int N, int UNIT = 1> INLINE Vec fold(Vec* v) {
   UNROLL for (int count = N; count > 1; count /= 2)
     UNROLL for (int i = 0; i < count / 2; i++)
-      v[i] = evens(v[2 * i], v[2 * i + 1], Lanes{}) + odds(v[2 * i], v[2 * i + 1], Lanes{});
+      v[i] = evens<UNIT>(v[2 * i], v[2 * i + 1], Lanes{}) + odds<UNIT>(v[2 * i], v[2 * i + 1], Lanes{});
   return v[0];
 }
