@@ -112,7 +112,7 @@ def _rows(x: Tensor) -> tuple[int, int]:
 
 
 def mask(
-    *args: Any,
+    *,
     attention_mask: Tensor | None = None,
     allow_is_bidirectional_skip: bool = False,
     local_size: int | None = None,
@@ -124,8 +124,12 @@ def mask(
     """
     if attention_mask is None and allow_is_bidirectional_skip and local_size is None:
         return None
-    kwargs |= {"allow_is_bidirectional_skip": allow_is_bidirectional_skip, "local_size": local_size}
-    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    return sdpa_mask(
+        attention_mask=attention_mask,
+        allow_is_bidirectional_skip=allow_is_bidirectional_skip,
+        local_size=local_size,
+        **kwargs,
+    )
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
