@@ -13,8 +13,12 @@ for precision in fp32 bf16; do
         --block 1x1 --block 16x1 --block 16x16 --plot $results/break-even-$precision.html --rounds 3 \
         --output $results/break-even.json
     for model in mini small base; do
-        $evergraft bench step --model $model --block 16x16 --precision $precision --threads 1 --output $results
-        $evergraft bench profile --model $model --block 16x16 --precision $precision --threads 1 --output $results
+        # A stock step of Base takes most of a minute.
+        rivals=all; [ $model = base ] && rivals=dense
+        $evergraft bench step --model $model --block 16x16 --precision $precision --threads 1 --rivals $rivals \
+            --output $results
+        $evergraft bench profile --model $model --block 16x16 --precision $precision --threads 1 --rivals $rivals \
+            --output $results
     done
 done
 $evergraft bench products --block 16x16 --threads 1 --output $results/all-rivals.json

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from evergraft.allocator import keep_freed_memory
 from evergraft.pretraining.attention import attention
-from evergraft.pretraining.dropout import dropout
+from evergraft.pretraining.dropout import Dropout, dropout
+from evergraft.pretraining.residual_norm import residual_norm
 from evergraft.pretraining.vocabulary_loss import vocabulary_loss
 
 ROUNDS = 7
@@ -81,6 +82,17 @@ def dropouts() -> dict[str, Run]:
     return {"before": lambda: F.dropout(x, 0.1), "after": lambda: dropout(x, 0.1)}
 
 
+def residual_norms() -> dict[str, Run]:
+    """Dropout, residual and norm after the attention or the feed-forward of a layer in bf16."""
+    x = torch.randn(BATCH * LENGTH, HIDDEN, dtype=torch.bfloat16, requires_grad=True)
+    residual = torch.randn(BATCH * LENGTH, HIDDEN, requires_grad=True)
+    norm, drop = nn.LayerNorm(HIDDEN), Dropout(0.1)
+    return {
+        "before": lambda: norm(F.dropout(x, 0.1) + residual),
+        "after": lambda: residual_norm(x, residual, norm, drop),
+    }
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -95,6 +107,7 @@ if __name__ == "__main__":
         "attention of a layer, bf16": best(attentions(torch.bfloat16, 0.0)),
         "attention of a layer, bf16, dropout 0.1": best(attentions(torch.bfloat16, 0.1)),
         "dropout of the hidden states": best(dropouts()),
+        "dropout, residual and norm, bf16": best(residual_norms()),
         "48 MiB written": {"before": mapped["48 MiB written"], "after": best(written)["48 MiB written"]},
     }
     for part, figures in rows.items():

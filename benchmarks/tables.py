@@ -42,12 +42,13 @@ def steps() -> list[str]:
     """Ratios of whole steps, a row a model and precision."""
     results = newest("step", "model", "precision", "threads")
     lines = [
-        "| model | block | precision | ms | x lean dense | x fastest dense | x stock at its best |",
-        "|" + "---|" * 7,
+        "| model | block | precision | ms | x lean dense | x fastest dense | x stock at its best | a topology update |",
+        "|" + "---|" * 8,
     ]
     lines += [
         f"| {result['model']} | {result['block']} | {result['precision']} | {result['seconds'] * 1e3:.0f} | "
-        f"{result['ratio']:.2f} | {beside_stock(result, 'ratio_best_dense')} | {beside_stock(result, 'ratio_stock')} |"
+        f"{result['ratio']:.2f} | {beside_stock(result, 'ratio_best_dense')} | {beside_stock(result, 'ratio_stock')} | "
+        f"{update(result)} |"
         for result in results
     ]
     return lines + [f"\n{made(result)}" for result in results]
@@ -56,6 +57,12 @@ def steps() -> list[str]:
 def beside_stock(result: Result, ratio: str) -> str:
     """A ratio that needs all rivals; a dash where only the lean dense step of the same precision ran."""
     return "-" if result["ratio_stock"] is None else f"{result[ratio]:.2f}"
+
+
+def update(result: Result) -> str:
+    """The largest topology update, and its share of the time of 100 steps and itself."""
+    seconds, steps = result["topology_update"]["seconds"], result["topology_update"]["steps"]
+    return f"{seconds * 1e3:.0f} ms ({steps / (100 + steps):.2%})"
 
 
 def profiles() -> list[str]:
