@@ -53,10 +53,12 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
 
 // The sums of ROWS numbers of every column of a block row.
 //   tile: the other activation, feature by feature.  gradient: blocks as [wide][tall]; offset: of the ROWS in a column.
-template <class Mac, int P>
-void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient) {
+//   between: called now and then.
+template <class Mac, int P, class Between>
+void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient, Between between) {
   constexpr int COUNT = REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
   auto some = [&](const auto& columns, int valid) {
+    between();
     if (T % (MANY * P) == 0) outer_some<Mac, P, MANY, COUNT>(rows, T, columns, valid);
     else outer_some<Mac, P, 3, COUNT>(rows, T, columns, valid);
   };
@@ -82,7 +84,7 @@ void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape
 
 // As outer products take them: packed, and block row by block row.
 template <class Mac, int P> struct Columns {
-  static constexpr int ROWS = LANES / P;
+  static constexpr int ROWS = LANES / P, WEIGHTS = 16 * ROWS;
 
   static int64_t group_words(int64_t features, int T) { return features * T; }
 
@@ -105,8 +107,9 @@ template <class Mac, int P> struct Columns {
   }
 
   // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [ins][outs].
-  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient) {
+  template <class Between>
+  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient, Between between) {
     for (int offset = 0; offset < block.outs; offset += ROWS)
-      outer<Mac, P>(packed + (f + offset) * T, tile, T, row, block, offset, gradient);
+      outer<Mac, P>(packed + (f + offset) * T, tile, T, row, block, offset, gradient, between);
   }
 };

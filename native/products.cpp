@@ -349,11 +349,10 @@ void outer_product(const Index& index, BlockShape block, Source rows, Source x, 
         const bool last = g + 1 == g1;
         const int64_t next = last ? g0 * per_group : f1;
         Ahead ahead(rows, last ? t0 + T : t0, T, tokens, next, std::min(tall, next + per_group));
-        const int64_t share = ahead.share((f1 - f0) / block.outs);
-        for (int64_t f = f0; f < f1; f += block.outs) {
-          ahead.fetch(share);
-          Kernel::sum(packed, f - f0, per_group, tile, T, index.row(f / block.outs), block, gradient);
-        }
+        const int64_t weights = (index.offsets[f1 / block.outs] - index.offsets[f0 / block.outs]) * block.area();
+        const int64_t share = ahead.share(weights / Kernel::WEIGHTS + 1);
+        for (int64_t f = f0; f < f1; f += block.outs)
+          Kernel::sum(packed, f - f0, per_group, tile, T, index.row(f / block.outs), block, gradient, [&] { ahead.fetch(share); });
       }
     }
   });

@@ -6,7 +6,7 @@
 #include "gather.hpp"
 
 template <class Mac, int P> struct Squares {
-  static constexpr int WIDE = LANES / P, MOST = 6;
+  static constexpr int WIDE = LANES / P, MOST = 6, WEIGHTS = SUMS * WIDE;
 
   static int64_t stride(int64_t features) { return features * P + LANES; }  // not a power of two, which would share cache sets
   static int64_t group_words(int64_t features, int T) { return stride(features) * (T / P); }
@@ -63,13 +63,15 @@ template <class Mac, int P> struct Squares {
   }
 
   // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [outs][ins].
-  static void sum(const float* packed, int64_t f, int64_t group, const float* tile, int T, BlockRow row, BlockShape block, float* gradient) {
+  template <class Between>
+  static void sum(const float* packed, int64_t f, int64_t group, const float* tile, int T, BlockRow row, BlockShape block, float* gradient, Between between) {
     const int a_block = block.ins / WIDE, total = row.count * a_block;
     in_runs(block.outs, [&](auto run, int r) {
       constexpr int ROWS = decltype(run)::value, LIMIT = std::min(MOST, SUMS / ROWS);
       if constexpr (ROWS % P == 0) {
         int b = 0, c = 0;
         for (int done = 0, calls = (total + LIMIT - 1) / LIMIT; calls > 0; calls--) {
+          between();
           const int count = (total - done + calls - 1) / calls;
           const float* xs[LIMIT];
           float* sums[LIMIT];
