@@ -127,7 +127,27 @@ def test_logits_never_exist_all_at_once(monkeypatch):
     assert biggest == 100 * 50
 
 
-def test_runs_within_a_compiled_model():
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_compiled_model_holds_it_whole(precision):
+    inputs = tensors(dtype=torch.float32, ignored=(2,))
+
+    def model(hidden, *others):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            got = vocabulary_loss(hidden * 2, *others)
+        return 3 * got.loss, got.nats, got.correct
+
+    results = []
+    for function in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        outputs = function(*inputs)
+        assert [output.requires_grad for output in outputs] == [True, False, False]
+        results.append((*outputs, *torch.autograd.grad(outputs[0], inputs[:3])))
+    torch.testing.assert_close(results[1], results[0])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, backend="aot_eager")(*inputs), results[0][:3])
+
+
+@pytest.mark.parametrize("differentiate", [True, False])
+def test_opcheck(differentiate):
     inputs = tensors(dtype=torch.float32)
-    compiled = torch.compile(lambda h, w, b, labels: vocabulary_loss(h * 2, w, b, labels).loss + 1, backend="eager")
-    torch.testing.assert_close(compiled(*inputs), reference(inputs[0] * 2, *inputs[1:])[0] + 1)
+    inputs = inputs if differentiate else [tensor.detach() for tensor in inputs]
+    torch.library.opcheck(torch.ops.evergraft.vocabulary_loss, (*inputs, torch.float32, differentiate))
