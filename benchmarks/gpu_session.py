@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +64,7 @@ def parts(results: Path) -> list[Part]:
     halves = BLOCKS[:4], BLOCKS[4:]  # each half is written as it ends
     step = [*BENCH, "step", "--batch-size", "256", *on_gpu, "--rivals", "dense", *output]
     tests = [str(ROOT / "tests" / "products" / f"test_gpu{name}.py") for name in ("_native", "_work", "")]
-    workers = ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "worksteal"] if find_spec("xdist") else []
+    workers = ["-n", str(min(8, os.cpu_count() or 1)), "--maxschedchunk", "2"] if find_spec("xdist") else []
     densities = [option for density in CHART_DENSITIES for option in ("--density", density)]
     chart = ["--plot", str(results / "break-even.html"), "--output", str(results / "break-even.json")]
     return [
@@ -125,12 +127,21 @@ def environment() -> dict[str, str]:
     return os.environ | ours
 
 
+def lacking() -> list[str]:
+    """What is needed and is not there: Python packages, and what Triton compiles its launchers with."""
+    compiler = any(shutil.which(name) for name in (os.environ.get("CC"), "gcc", "clang") if name)
+    headers = (Path(sysconfig.get_path("include")) / "Python.h").is_file()
+    tools = {"a C compiler": compiler, "Python's headers": headers}
+    packages = [name for name in NEEDED if find_spec(name) is None]
+    return packages + [name for name, found in tools.items() if not found]
+
+
 def main() -> int:
     results = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "benchmarks" / "results" / "gpu").resolve()
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = lacking()
     if missing:
-        print(f"error: {sys.executable} lacks {', '.join(missing)}; install them, or add a folder that holds them to "
-              "PYTHONPATH", file=sys.stderr)  # fmt: skip
+        print(f"error: {sys.executable} lacks {', '.join(missing)}; install them (a folder in PYTHONPATH may hold "
+              "packages)", file=sys.stderr)  # fmt: skip
         return 2
     found = subprocess.run([*PYTHON, "-c", FACTS], capture_output=True, text=True, check=False)
     if found.returncode:
