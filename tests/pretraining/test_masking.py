@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from evergraft import EvergraftError
 from evergraft.pretraining.examples import PretrainingExamples, collate
@@ -159,6 +160,16 @@ def test_examples_are_a_function_of_seed_and_position(corpus):
     assert a["labels"].shape == a["masked_positions"].shape == (5, masking_budget(32))
     with pytest.raises(IndexError):
         first[10**6]
+
+
+def test_processes_of_their_own_prepare_the_same_inputs(corpus):
+    examples = PretrainingExamples(corpus, corpus.train, 32, length=12)
+    alone, together = (
+        list(DataLoader(examples, batch_size=4, collate_fn=collate, num_workers=count)) for count in (0, 2)
+    )
+    assert len(alone) == 3
+    for mine, other in zip(alone, together, strict=True):
+        assert all(torch.equal(mine[key], other[key]) for key in mine)
 
 
 def test_every_epoch_sees_every_window_with_new_masks(corpus):
