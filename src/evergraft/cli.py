@@ -434,11 +434,12 @@ def _bench(
     """Measure, then chart, record and report; what cannot be written is found out before measuring."""
     from evergraft.allocator import keep_freed_memory
     from evergraft.bench import chart, results
+    from evergraft.pretraining.run import environment
 
     keep_freed_memory()
     results.check_destination(plot, "--plot")
     results.check_destination(output, "--output", holds_results=True)
-    machine = results.provenance()
+    machine = environment()
     result = measure() | {"machine": machine}
     if plot:
         chart.plot(result, plot)

@@ -8,7 +8,7 @@ import pytest
 
 from evergraft import EvergraftError
 from evergraft.bench.chart import break_even, by_block, plot
-from evergraft.bench.results import append, check_destination, provenance
+from evergraft.bench.results import append, check_destination
 
 POINTS = [("1x1", 0.8, 0.5), ("1x1", 0.1, 4.0), ("16x16", 0.1, 8.0), ("16x16", 0.8, 1.2)]
 RESULT = {
@@ -66,7 +66,3 @@ def test_destination_is_checked_first(tmp_path):
         check_destination(tmp_path / "chart.html", "--output", holds_results=True)
     with pytest.raises(EvergraftError, match=r"--plot .*chart.html: the folder .* does not exist"):
         check_destination(tmp_path / "none" / "chart.html", "--plot")
-
-
-def test_provenance():
-    assert provenance().keys() >= {"commit", "command", "processor", "cpu_capability", "versions"}

@@ -53,7 +53,7 @@ def test_the_folder(finished):
     assert list((finished / "tensorboard").iterdir())
     recipe = Recipe.model_validate(yaml.safe_load((finished / "recipe.yaml").read_text()))
     assert (recipe.steps, recipe.block, recipe.updates, recipe.learning_rate) == (24, (4, 4), 6, 1e-3)
-    assert {"command", "processor", "versions", "threads"} <= json.loads(
+    assert {"command", "commit", "processor", "versions", "threads"} <= json.loads(
         (finished / "environment.json").read_text()
     ).keys()
 

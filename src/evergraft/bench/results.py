@@ -1,24 +1,13 @@
-"""A figure beside what made it: machine, commit, command."""
+"""Results of benches in files: JSON arrays, to which each run of a bench is added."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import evergraft
 from evergraft.errors import EvergraftError
 from evergraft.folders import write_atomically
-from evergraft.pretraining.run import environment
-
-
-def provenance() -> dict[str, Any]:
-    """The environment of a run (command, machine, versions), and the commit of the sources.
-
-    `commit` is None outside a git checkout, and ends in `-dirty` if the checkout differs from it.
-    """
-    return {"commit": _commit(), **environment()}
 
 
 def check_destination(path: Path | None, option: str, holds_results: bool = False) -> None:
@@ -60,12 +49,3 @@ def read(file: Path) -> list[dict[str, Any]]:
     if not isinstance(results, list):
         raise EvergraftError(f"{file} holds no JSON array of results; choose another --output")
     return results
-
-
-def _commit() -> str | None:
-    folder = Path(evergraft.__file__).parent
-    git = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -150,9 +151,13 @@ def find_resumable(path: Path) -> tuple[Run, Path | None]:
 
 
 def environment() -> dict[str, Any]:
-    """The machine, the versions, the command: what a figure must be read with."""
+    """The machine, the versions, the command: what a figure must be read with.
+
+    `commit` is that of the sources: None outside a git checkout, ending in `-dirty` where they differ from it.
+    """
     return {
         "command": sys.argv,
+        "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -161,6 +166,14 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {"evergraft": __version__} | {name: version(name) for name in PACKAGES},
     }
+
+
+def _commit() -> str | None:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _processor() -> str:

@@ -211,7 +211,8 @@ def _command(record: RunRecord) -> str:
 def _machine(environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     device = environment["gpu"] or f"{environment['processor']} ({environment['cpu_capability']})"
+    commit = f"commit {environment['commit']}, " if environment.get("commit") else ""  # none where it was installed
     return (
-        f"{device}, {environment['threads']} threads, {environment['platform']}, Python {environment['python']}, "
-        f"{versions}"
+        f"{device}, {environment['threads']} threads, {environment['platform']}, {commit}"
+        f"Python {environment['python']}, {versions}"
     )
