@@ -116,7 +116,8 @@ template <class F> void with_side(int n, F f) {
   }
 }
 
-// Whether blocks are better gathered with outputs in the lanes.
+// Whether blocks are better gathered with outputs in the lanes. fp32 is where they already are [ins][outs]: a copy would be
+// a quarter of what the layer holds.
 bool lanes_of_outputs(BlockShape block) { return block.outs % LANES == 0 && block.ins >= 4; }
 
 // A product y = x M + bias under way.
@@ -282,28 +283,17 @@ bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const
 }
 #endif
 
-// Blocks as [ins][outs] in fp32, and that shape.
-template <class S> const float* outputs_last(int64_t active, BlockShape& block, const S* values) {
-  float* to = values_buffer.at_least(active * block.area());
-  for (const S* v = values; v < values + active * block.area(); v += block.area())
-    for (int i = 0; i < block.ins; i++)
-      for (int o = 0; o < block.outs; o++) *to++ = widen(v[(int64_t)o * block.out_step + (int64_t)i * block.in_step]);
-  block = {block.outs, block.ins, 1, block.outs};
-  return values_buffer.data;
-}
-
 // A product seen from its outputs if blocks have enough of them to fill registers, else from its inputs.
 template <class S> void multiply(const Topology& t, bool transposed, const S* stored, const Task<S>& task) {
   const int height = (int)t.height, width = (int)t.width;
-  BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
+  const BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
   const bool from_outputs = block.outs >= 4 || block.outs >= block.ins;
   const Index index = from_outputs == transposed ? by_columns(t) : by_rows(t);
 #if defined(__AVX512BF16__)
   if constexpr (std::is_same_v<S, Bf16>)
     if (multiply_dot(index, block, from_outputs, stored, t.active, task)) return;
 #endif
-  const bool reorder = from_outputs && lanes_of_outputs(block) && block.out_step != 1;
-  const float* values = reorder ? outputs_last(t.active, block, stored) : in_fp32(stored, t.active * block.area(), values_buffer);
+  const float* values = in_fp32(stored, t.active * block.area(), values_buffer);
   if (from_outputs) gather_words<Plain>(index, block, task.x, values, task);
   else scatter_words<Plain>(index, block, task.x, values, task);
 }
