@@ -16,9 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evergraft.bench.results import append, provenance
+from evergraft.bench.results import append
 from evergraft.jsonlines import JsonLines
 from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.run import environment
 from evergraft.pretraining.training import pretrain
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def main() -> int:
     }
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: train(name, settings, Path(folder)) for name in RUNS}
-    result = {"bench": "training", **settings, "corpus": "docs, README.md", "runs": runs, "machine": provenance()}
+    result = {"bench": "training", **settings, "corpus": "docs, README.md", "runs": runs, "machine": environment()}
     print(json.dumps(result))
     if output:
         append(output, result)

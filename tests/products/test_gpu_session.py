@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,29 @@ from evergraft.cli import app
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def session():
-    spec = importlib.util.spec_from_file_location("gpu_session", ROOT / "benchmarks" / "gpu_session.py")
+@contextmanager
+def imported(path):
+    """A script as a module, for a while."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def session():
+    with imported(ROOT / "benchmarks" / "gpu_session.py") as module:
+        yield module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_find_what_they_import(path):
+    with imported(path) as module:
+        assert module.__doc__
 
 
 def test_every_command_is_one(session, tmp_path):
