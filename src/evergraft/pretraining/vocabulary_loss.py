@@ -113,7 +113,7 @@ def _loss_and_gradients(
     share = counted.to(wide) / counted.sum().clamp(min=1)  # of each token in the mean
     targets = labels.where(counted, 0)
     nats, correct = torch.empty_like(share), torch.empty_like(counted)
-    gradients = _Gradients(hidden, weight, bias)
+    gradients = _Gradients(hidden, weight, bias) if differentiate else None
     with torch.autocast(hidden.device.type, enabled=False):
         x, w, b = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
         for rows in _chunks(len(labels), len(weight)):
@@ -121,12 +121,12 @@ def _loss_and_gradients(
             nats[rows], predicted, probabilities = _cross_entropy(logits, targets[rows])
             correct[rows] = predicted == targets[rows]
             del logits
-            if differentiate:
+            if gradients:
                 gradients.add(rows, x[rows], w, probabilities, targets[rows], share[rows])
         nats *= counted
         correct &= counted
         loss = nats @ share
-    if not differentiate:
+    if gradients is None:
         return loss, nats, correct, *(t.new_empty(0) for t in (hidden, weight, bias))
     return loss, nats, correct, gradients.hidden, gradients.weight, gradients.bias  # type: ignore[return-value]
 
