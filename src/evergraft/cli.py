@@ -47,6 +47,7 @@ SequenceLength = Annotated[int, typer.Option(min=8, help="Tokens a sequence has.
 VocabularySize = Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")]
 Backend = Annotated[str, typer.Option(help="Of the sparse products.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+StepRivals = Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")]
 StepSeed = Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw the break-even chart to this HTML file (several densities).")]
 Output = Annotated[Path | None, typer.Option(help="Append the JSON result to this file, or to one in this folder.")]
@@ -339,7 +340,7 @@ def bench_step(
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the fastest of so many.")] = 3,
     backend: Backend = "auto",
     device: Device = "cpu",
-    rivals: Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")] = "all",
+    rivals: StepRivals = "all",
     seed: StepSeed = 0,
     plot: Plot = None,
     output: Output = None,
@@ -380,7 +381,7 @@ def bench_profile(
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Each part is the fastest of so many.")] = 3,
     backend: Backend = "auto",
-    rivals: Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")] = "all",
+    rivals: StepRivals = "all",
     seed: StepSeed = 0,
     output: Output = None,
     as_json: Json = False,
