@@ -9,7 +9,8 @@ from torch import nn
 
 from evergraft.library import runnable_tiers
 from evergraft.pretraining import dropout as module
-from evergraft.pretraining.dropout import Dropout, dropout, use_fast_dropout
+from evergraft.pretraining.dropout import Dropout, dropout
+from evergraft.pretraining.lean import use_lean_modules
 from tests.pretraining.philox import kept, philox
 
 
@@ -87,7 +88,7 @@ def test_strided_input():
 
 def test_swapped_in_a_model():
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(0.5)), nn.Dropout(0.0))
-    use_fast_dropout(model)
+    use_lean_modules(model)
     assert [type(module) for module in model.modules() if isinstance(module, nn.Dropout)] == [Dropout, Dropout]
     x = torch.randn(3, 4)
     assert not torch.equal(model(x), model[0](x))

@@ -72,13 +72,6 @@ class SelfAttention(BertSelfAttention):
         return super().forward(hidden_states, *args, **kwargs)
 
 
-def share_casts(model: nn.Module) -> None:
-    """Make every `BertSelfAttention` of a model a `SelfAttention`, in place."""
-    for module in model.modules():
-        if type(module) is BertSelfAttention:
-            module.__class__ = SelfAttention
-
-
 def dropped_softmax(scores: Tensor, probability: float) -> Tensor:
     """dropout(softmax(scores)), over the last dimension [..., length]; native where the library serves."""
     if not serves(scores):

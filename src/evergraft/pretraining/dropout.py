@@ -62,13 +62,6 @@ class Dropout(nn.Dropout):
         return dropout(x, self.p) if self.training and self.p else x
 
 
-def use_fast_dropout(model: nn.Module) -> None:
-    """Swap every `nn.Dropout` of `model` for a `Dropout`, in place."""
-    found = [name for name, module in model.named_modules() if type(module) is nn.Dropout]
-    for name in found:
-        model.set_submodule(name, Dropout(model.get_submodule(name).p))  # type: ignore[arg-type]
-
-
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, choice: Choice) -> Tensor:

@@ -17,9 +17,8 @@ from evergraft.conversion import sparsify
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY
 from evergraft.pretraining import attention
-from evergraft.pretraining.dropout import use_fast_dropout
+from evergraft.pretraining.lean import use_lean_modules
 from evergraft.pretraining.masking import IGNORED
-from evergraft.pretraining.residual_norm import use_residual_norm
 from evergraft.pretraining.vocabulary_loss import VocabularyLoss, vocabulary_loss
 
 
@@ -72,9 +71,7 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
         super().__init__(config)
         if config._attn_implementation == "sdpa":
             config._attn_implementation = attention.NAME
-        use_fast_dropout(self)
-        use_residual_norm(self)
-        attention.share_casts(self)
+        use_lean_modules(self)
         sparsify_as_configured(self, config)
 
     def forward(self, *args: Any, masked_positions: Tensor | None = None, **kwargs: Any) -> Any:
