@@ -166,6 +166,12 @@ int main() {
           check<Bf16>(blocks, tokens, padding);
           cases += 2;
         }
+  for (int64_t tokens : {400, 421}) {  // single weights enough for chunks
+    Blocks blocks(810, 790, 1, 1, 0.1);
+    check<float>(blocks, tokens, 0);
+    check<Bf16>(blocks, tokens, 3);
+    cases += 2;
+  }
   for (int64_t rows : {0, 1, 3, 300})
     for (int64_t length : {1, 7, 16, 100, 128, 130}) {
       check_softmax<float>(rows, length);

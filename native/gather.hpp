@@ -73,29 +73,27 @@ void gather(const float* in, int T, BlockRow row, BlockShape block, const float*
 }
 
 #if defined(__AVX512BF16__)
+// Pairs of tokens of two features -> pairs of those features, for tokens in their own order.
+INLINE void unpack_pairs(Vec first, Vec second, Vec* to) {
+  to[0] = (Vec)_mm512_unpacklo_epi16((__m512i)first, (__m512i)second);
+  to[1] = (Vec)_mm512_unpackhi_epi16((__m512i)first, (__m512i)second);
+}
+
 // Blocks one input wide, in bf16: every two of a row are multiplied together, their inputs brought side by side here.
 //   in: a tile of token pairs, T / 2 words a feature.  values: [(count + 1) / 2][outs], the weights of two blocks a word.
 template <int ROWS, int W>
 INLINE void gather_pairs_some(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
+  static constexpr float NONE[W * LANES] = {};
   Vec sum[ROWS][2 * W] = {};
   for (int b = 0; b < row.count; b += 2, values += outs) {
     const float* x0 = in + (int64_t)row.others[b] * (T / 2);
-    const float* x1 = in + (int64_t)row.others[std::min(b + 1, row.count - 1)] * (T / 2);
+    const float* x1 = b + 1 < row.count ? in + (int64_t)row.others[b + 1] * (T / 2) : NONE;
     Vec xs[2 * W];
-    UNROLL for (int v = 0; v < W; v++) {
-      __m512i first = (__m512i)load(x0 + v * LANES), second = (__m512i)load(x1 + v * LANES);
-      xs[2 * v] = (Vec)_mm512_unpacklo_epi16(first, second);
-      xs[2 * v + 1] = (Vec)_mm512_unpackhi_epi16(first, second);
-    }
+    UNROLL for (int v = 0; v < W; v++) unpack_pairs(load(x0 + v * LANES), load(x1 + v * LANES), xs + 2 * v);
     UNROLL for (int r = 0; r < ROWS; r++)
       UNROLL for (int v = 0; v < 2 * W; v++) sum[r][v] = Dot::add(sum[r][v], values + r, xs[v]);
   }
-  // Unpacking left tokens 0-3, 8-11, ... in one vector and 4-7, 12-15, ... in the other.
-  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) {
-    Vec lo = sum[r][2 * v], hi = sum[r][2 * v + 1];
-    store(out + r * T + 2 * v * LANES, __builtin_shufflevector(lo, hi, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23));
-    store(out + r * T + (2 * v + 1) * LANES, __builtin_shufflevector(lo, hi, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31));
-  }
+  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < 2 * W; v++) store(out + r * T + v * LANES, sum[r][v]);
 }
 
 inline void gather_pairs(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {

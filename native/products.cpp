@@ -1,11 +1,10 @@
 // The three products of a block-sparse linear layer, for one instruction set; a plain C interface.
 #include <cstdlib>
-#include <memory>
+#include "chunks.hpp"
 #include "lanes.hpp"
 #include "outer.hpp"
 #include "scatter.hpp"
 #include "squares.hpp"
-#include "threads.hpp"
 
 extern "C" {
 // The blocks of a matrix [out, in]: `BlockTopology` of topology.py, field by field.
@@ -20,6 +19,7 @@ namespace {
 constexpr int64_t TILE_BYTES = 300 << 10;     // of a second-level cache, for the tile that is read at random
 constexpr int64_t OUTER_BYTES = 600 << 10;    // the same for the outer product, where a tile costs more to begin
 constexpr int64_t STREAM_BYTES = 8 << 20;     // outputs above this are written past the caches
+constexpr int WEIGHTS_A_LIST = 4, USES_A_LIST = 8, WEIGHTS_A_COPY = 1 << 19;  // of weights copied in chunks
 constexpr int GROUP = 64;                     // features packed or unpacked at a time, at least: whole cache lines
 
 // Memory of a thread that is kept from call to call, so that no page is touched for the first time twice.
@@ -283,10 +283,61 @@ bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const
 }
 #endif
 
+// Whether single weights come out faster in chunks: a list of them must hold some weights, and be used some times.
+bool worth_chunks(const Index& index, int64_t tokens) {
+  const int64_t lists = index.rows * ((index.columns + CHUNK - 1) / CHUNK);
+  return index.offsets[index.rows] >= WEIGHTS_A_LIST * lists && tokens >= USES_A_LIST * STEP;
+}
+
+// The product of single weights; `rows` in row-major order. Outputs come in parts, for their sums to stay in the
+// second-level cache, and for the copy of the weights to be no more than half of what a large layer holds.
+template <class S> void multiply_chunks(const Index& rows, bool transposed, const S* values, const Task<S>& task) {
+#if defined(__AVX512BF16__)
+  using W = S;
+  using Source = std::conditional_t<std::is_same_v<S, Bf16>, TokenPairs, Matrix<const S>>;
+#else
+  using W = float;
+  using Source = Matrix<const S>;
+#endif
+  constexpr int NEIGHBOURS = std::is_same_v<W, Bf16> ? 2 : 1, T = NEIGHBOURS * STEP;
+  const Source x{task.x};
+  const int64_t ins = transposed ? rows.rows : rows.columns, outs = transposed ? rows.columns : rows.rows;
+  const int64_t chunks = (ins + CHUNK - 1) / CHUNK, weights = rows.offsets[rows.rows];
+  const int64_t parts = std::max<int64_t>((outs * T * 4 + OUTER_BYTES - 1) / OUTER_BYTES, weights > WEIGHTS_A_COPY ? 2 : 1);
+  const int64_t a_part = round_up((outs + parts - 1) / parts, GROUP);
+  for (int64_t first = 0; first < outs; first += a_part) {
+    const int count = (int)std::min(a_part, outs - first);
+    const ChunkedWeights<W> chunked(rows, transposed, values, first, count);
+    parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
+      const int64_t t0 = i * T, step = (int64_t)task.threads.count * T;
+      float* tile = tile_buffer.at_least(NOTHING + STEP);
+      float* sums = group_buffer.at_least((int64_t)count * T);
+      std::fill_n(tile + NOTHING, STEP, 0.0f);
+      for (int64_t c = 0; c < chunks; c++) {
+        const int64_t f0 = c * CHUNK, next = c + 1 < chunks ? f0 + CHUNK : 0;
+        pack(x, t0 / NEIGHBOURS, task.tokens, f0, std::min(ins, f0 + CHUNK), ins, STEP, tile);
+        Ahead ahead(x, (next ? t0 : t0 + step) / NEIGHBOURS, STEP, task.tokens, next, std::min(ins, next + CHUNK));
+        const int64_t share = ahead.share(count / 8 + 1);
+        const int32_t* starts = chunked.starts(c);
+        const auto* all = chunked.all();
+        for (int o = 0; o < count; o++) {
+          if (o % 8 == 0) ahead.fetch(share);
+          add_weights(tile, all + starts[o], all + starts[o + 1], sums + (int64_t)o * T, c == 0);
+        }
+      }
+      unpack(sums, T, count, task.bias, task.y, t0, task.tokens, first, task.past_caches());
+    });
+  }
+}
+
 // A product seen from its outputs if blocks have enough of them to fill registers, else from its inputs.
 template <class S> void multiply(const Topology& t, bool transposed, const S* stored, const Task<S>& task) {
   const int height = (int)t.height, width = (int)t.width;
   const BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
+  if (block.area() == 1) {
+    const Index rows = by_rows(t);
+    if (worth_chunks(rows, task.tokens)) return multiply_chunks(rows, transposed, stored, task);
+  }
   const bool from_outputs = block.outs >= 4 || block.outs >= block.ins;
   const Index index = from_outputs == transposed ? by_columns(t) : by_rows(t);
 #if defined(__AVX512BF16__)

@@ -23,22 +23,27 @@ template <class S> INLINE void load_square(Matrix<const S> x, int64_t t0, int64_
   }
 }
 
-// An activation of which a "token" is two neighbouring ones.
+// An activation of which a "token" is two neighbouring ones, in the order that makes `unpack_pairs` of two features give
+// tokens in their own: in each four words the two pairs of the first vector, then those of the second.
 struct TokenPairs {
   Matrix<const Bf16> x;
+  static constexpr int at(int word) { return word / 4 * 2 + word % 2 + word % 4 / 2 * (LANES / 2); }
 };
 INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0, int64_t features, Vec* v) {
   const int64_t stride = pairs.x.stride;
   const Bf16* p = pairs.x.data + 2 * t0 * stride + f0;
   int n = (int)std::min<int64_t>(LANES, features - f0), m = (int)std::min<int64_t>(2 * LANES, tokens - 2 * t0);
   if (n == LANES && m == 2 * LANES) {
-    UNROLL for (int t = 0; t < LANES; t++)
-      v[t] = pair(*(const LooseHalves*)(p + 2 * t * stride), *(const LooseHalves*)(p + (2 * t + 1) * stride));
+    UNROLL for (int t = 0; t < LANES; t++) {
+      const Bf16* first = p + 2 * TokenPairs::at(t) * stride;
+      v[t] = pair(*(const LooseHalves*)first, *(const LooseHalves*)(first + stride));
+    }
   } else {
     for (int t = 0; t < LANES; t++) {
-      Words first = 2 * t < m ? (Words)load_some(p + 2 * t * stride, n) : Words{};
-      Words second = 2 * t + 1 < m ? (Words)load_some(p + (2 * t + 1) * stride, n) : Words{};
-      v[t] = (Vec)(first >> 16 | second);
+      const int first = 2 * TokenPairs::at(t);
+      Words low = first < m ? (Words)load_some(p + first * stride, n) : Words{};
+      Words high = first + 1 < m ? (Words)load_some(p + (first + 1) * stride, n) : Words{};
+      v[t] = (Vec)(low >> 16 | high);
     }
   }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -75,11 +76,38 @@ def test_any_problem(tier, block, grid, density, tokens, dtype, seed):
     check(CpuBackend(tier), *problem(block, grid, density, dtype, tokens, seed))
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_single_weights_in_chunks(tier, dtype):
+    for grid, density in (((790, 810), 0.05), ((810, 790), 0.2), ((900, 100), 0.5)):
+        check(CpuBackend(tier), *problem((1, 1), grid, density, dtype, tokens=421))
+
+
+def test_many_single_weights_are_copied_in_two_parts():
+    check(CpuBackend(), *problem((1, 1), (2000, 3000), 0.1, tokens=400))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("block", [(1, 1), (4, 1), (16, 1), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
+@pytest.mark.parametrize("tokens", [50, 421])
+def test_infinite_inputs_reach_only_the_outputs_that_are_tied_to_them(tokens, block, dtype):
+    topology, x, values, bias, grad = problem(block, (400 // block[0], 400 // block[1]), 0.1, dtype, tokens)
+    x[:, ::7] = math.inf
+    grad[:, ::7] = math.inf
+    values = values.abs() + 0.1
+    tied = topology.mask().float()
+    infinite = torch.zeros(400).index_fill(0, torch.arange(0, 400, 7), 1)
+    backend = CpuBackend()
+    y, dx = backend.forward(x, values, topology, bias), backend.input_gradient(grad, values, topology)
+    assert torch.equal(y.isinf(), (tied @ infinite > 0).expand(tokens, -1))
+    assert torch.equal(dx.isinf(), (infinite @ tied > 0).expand(tokens, -1))
+
+
 @pytest.mark.parametrize("block", [(1, 1), (16, 1), (1, 16), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
 @pytest.mark.parametrize("tier", runnable_tiers())
 def test_wide_layers_are_cut_into_several_tiles(tier, block):
-    check(CpuBackend(tier), *problem(block, (48 // block[0], 4800 // block[1]), 0.05, tokens=300))
-    check(CpuBackend(tier), *problem(block, (4800 // block[0], 48 // block[1]), 0.05, tokens=300))
+    check(CpuBackend(tier), *problem(block, (48 // block[0], 4800 // block[1]), 0.05, tokens=400))
+    check(CpuBackend(tier), *problem(block, (4800 // block[0], 48 // block[1]), 0.05, tokens=400))
 
 
 @pytest.mark.parametrize("block", [(1, 1), (8, 1), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
@@ -96,7 +124,8 @@ def test_skewed_topologies(tier, block):
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block[0]}x{block[1]}")
 def test_threads_do_not_change_a_bit(block):
-    backend, tensors = CpuBackend(), problem(block, (9, 9), tokens=500)
+    grid = (300, 300) if block == (1, 1) else (9, 9)
+    backend, tensors = CpuBackend(), problem(block, grid, tokens=500)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
