@@ -25,11 +25,11 @@ template <class W> class ChunkedWeights {
     auto each_weight = [&](auto f) {
       for (int64_t i = transposed ? 0 : first; i < (transposed ? rows.rows : first + outs); i++)
         for (int32_t slot = rows.offsets[i]; slot < rows.offsets[i + 1]; slot++) {
-          const int64_t other = rows.others[slot], input = transposed ? i : other, output = (transposed ? other : i) - first;
-          if ((uint64_t)output < (uint64_t)outs) f(ends[input / CHUNK * outs + output + 1], input % CHUNK, slot);
+          const uint32_t other = rows.others[slot], input = transposed ? i : other, output = (transposed ? other : i) - first;
+          if (output < outs) f(ends[(int64_t)(input / CHUNK) * outs + output + 1], input % CHUNK, slot);
         }
     };
-    each_weight([](int32_t& count, int64_t, int32_t) { count++; });
+    each_weight([](int32_t& count, uint32_t, int32_t) { count++; });
     int32_t total = 0;
     for (int64_t l = 1; l <= lists; l++) total += (ends[l] + 1) / 2;
     pairs.reset(new (std::nothrow) WeightPair<W>[total]);
@@ -41,7 +41,7 @@ template <class W> class ChunkedWeights {
       next += (count + 1) / 2;
       if (count % 2) pairs[next - 1] = {{0, NOTHING}, {}};
     }
-    each_weight([&](int32_t& end, int64_t input, int32_t slot) {
+    each_weight([&](int32_t& end, uint32_t input, int32_t slot) {
       WeightPair<W>& pair = pairs[end / 2];
       pair.at[end % 2] = (uint16_t)(input * STEP);
       assign(pair.values[end % 2], values[slot]);
