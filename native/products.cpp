@@ -284,9 +284,9 @@ bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const
 #endif
 
 // Whether single weights come out faster in chunks: a list of them must hold some weights, and be used some times.
-bool worth_chunks(const Index& index, int64_t tokens) {
-  const int64_t lists = index.rows * ((index.columns + CHUNK - 1) / CHUNK);
-  return index.offsets[index.rows] >= WEIGHTS_A_LIST * lists && tokens >= USES_A_LIST * STEP;
+bool worth_chunks(const Topology& t, int64_t tokens) {
+  const int64_t lists = t.block_rows * ((t.block_columns + CHUNK - 1) / CHUNK);
+  return t.active >= WEIGHTS_A_LIST * lists && tokens >= USES_A_LIST * STEP;
 }
 
 // The product of single weights; `rows` in row-major order. Outputs come in parts, for their sums to stay in the
@@ -334,10 +334,7 @@ template <class S> void multiply_chunks(const Index& rows, bool transposed, cons
 template <class S> void multiply(const Topology& t, bool transposed, const S* stored, const Task<S>& task) {
   const int height = (int)t.height, width = (int)t.width;
   const BlockShape block = transposed ? BlockShape{width, height, 1, width} : BlockShape{height, width, width, 1};
-  if (block.area() == 1) {
-    const Index rows = by_rows(t);
-    if (worth_chunks(rows, task.tokens)) return multiply_chunks(rows, transposed, stored, task);
-  }
+  if (block.area() == 1 && worth_chunks(t, task.tokens)) return multiply_chunks(by_rows(t), transposed, stored, task);
   const bool from_outputs = block.outs >= 4 || block.outs >= block.ins;
   const Index index = from_outputs == transposed ? by_columns(t) : by_rows(t);
 #if defined(__AVX512BF16__)
