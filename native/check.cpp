@@ -1,4 +1,4 @@
-// Runs the products and dropout's kernels on shapes of every kind, compares them with the plain definition, and exits
+// Runs the products and the kernels of dropout and attention on shapes of every kind, compares them with the plain definition, and exits
 // with 1 if one differs.
 // `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set (TIER).
 #include <cmath>
@@ -6,6 +6,7 @@
 #include <memory>
 #include <random>
 #include <vector>
+#include "attention.cpp"
 #include "dropout.cpp"
 #include "products.cpp"
 
@@ -151,6 +152,47 @@ void check_norm(int64_t rows, int64_t features) {
   }
 }
 
+// Attention and its gradients; with dropout only that nothing goes out of bounds, as its mask is compared in Python.
+void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size) {
+  const int64_t n = batch * length * count * size, rows = batch * count * length;
+  const Heads heads{batch, length, count, size};
+  const Threads threads{nullptr, 2};
+  const float scale = 0.3f;
+  auto q = random<float>(n), k = random<float>(n), v = random<float>(n), grad = random<float>(n);
+  std::unique_ptr<float[]> out(new float[n]), logarithms(new float[rows]), dq(new float[n]), dk(new float[n]), dv(new float[n]);
+  auto at = [&](int64_t b, int64_t t, int64_t h) { return ((b * length + t) * count + h) * size; };
+  bool good = true;
+  for (int64_t dropped : {6554, 0}) {
+    int status = evergraft_attention(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), 5, dropped, &threads);
+    status |= evergraft_attention_backward(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), grad.get(), dq.get(), dk.get(), dv.get(), 5, dropped, &threads);
+    good &= status == OK;
+  }
+  for (int64_t b = 0; b < batch; b++) for (int64_t h = 0; h < count; h++) {
+    std::vector<double> value_gradient(length * size), key_gradient(length * size);
+    for (int64_t i = 0; i < length; i++) {
+      std::vector<double> p(length), dp(length);
+      double total = 0, mean = 0;
+      for (int64_t j = 0; j < length; j++) {
+        for (int64_t f = 0; f < size; f++) p[j] += scale * (double)q[at(b, i, h) + f] * k[at(b, j, h) + f], dp[j] += (double)grad[at(b, i, h) + f] * v[at(b, j, h) + f];
+        total += p[j] = std::exp(p[j]);
+      }
+      for (int64_t j = 0; j < length; j++) p[j] /= total, mean += p[j] * dp[j];
+      for (int64_t f = 0; f < size; f++) {
+        double o = 0, d = 0;
+        for (int64_t j = 0; j < length; j++) {
+          const double ds = p[j] * (dp[j] - mean) * scale;
+          o += p[j] * v[at(b, j, h) + f], d += ds * k[at(b, j, h) + f];
+          key_gradient[j * size + f] += ds * q[at(b, i, h) + f], value_gradient[j * size + f] += p[j] * grad[at(b, i, h) + f];
+        }
+        good &= std::fabs(out[at(b, i, h) + f] - o) < 2e-5 && std::fabs(dq[at(b, i, h) + f] - d) < 2e-4;
+      }
+    }
+    for (int64_t j = 0; j < length; j++) for (int64_t f = 0; f < size; f++)
+      good &= std::fabs(dk[at(b, j, h) + f] - key_gradient[j * size + f]) < 2e-4 && std::fabs(dv[at(b, j, h) + f] - value_gradient[j * size + f]) < 2e-4;
+  }
+  if (!good) differ("attention", length, size);
+}
+
 }  // namespace
 
 int main() {
@@ -178,6 +220,11 @@ int main() {
       check_softmax<Bf16>(rows, length);
       check_norm(rows, (1 + length % 3) * DRAW);
       cases += 3;
+    }
+  for (int64_t length : {0, 1, 16, 37, 128, 150})
+    for (int64_t size : {16, 48, 64, 80}) {
+      check_attention(2, length, 3, size);
+      cases++;
     }
   Blocks broken(4, 4, 2, 2, 0.5);
   broken.columns.back() = 4;

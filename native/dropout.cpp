@@ -2,6 +2,7 @@
 #include <cmath>
 #include <memory>
 #include "random.hpp"
+#include "softmax.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -19,64 +20,6 @@ template <class S> void drop(Dropout dropout, const S* x, S* y, int64_t begin, i
     } else
       for (int64_t i = start; i < end; i++) narrow(dropout.apply(widen(x[i]), bits[i - start]), y + i);
   }
-}
-
-template <int WIDTH, int... I> INLINE Vec swapped(Vec v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, (I ^ WIDTH)...);
-}
-// op over all lanes of a vector, by halves.
-template <int WIDTH = LANES / 2, class F> INLINE float reduce(Vec v, F op) {
-  if constexpr (WIDTH == 0) return v[0];
-  else return reduce<WIDTH / 2>(op(v, swapped<WIDTH>(v, Lanes{})), op);
-}
-INLINE float sum(Vec v) {
-  return reduce(v, [](Vec a, Vec b) { return a + b; });
-}
-
-// exp(x) for x <= 0, to two units in the last place: 2^n e^r with |r| <= ln 2 / 2; e^-87 below -87.
-INLINE Vec exponential(Vec x) {
-  constexpr float ROUND = 12582912;  // 1.5 * 2^23: what is added to it is rounded to an integer in the lowest bits
-  x = x < -87 ? -87 - Vec{} : x;
-  const Vec shifted = x * 1.44269504f + ROUND, n = shifted - ROUND;
-  const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  Vec p = 1.9875691500e-4f - Vec{};  // Cephes' expf
-  UNROLL for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = p * r + c;
-  p = p * r * r + r + 1;
-  return (Vec)((Ints)p + ((Ints)shifted << 23));
-}
-
-// work(i, x) for the numbers of a row, a vector at a time; the last may hold fewer, and `padding` for the others.
-template <class S, class F> INLINE void each(const S* row, int64_t n, float padding, F work) {
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) work(i, load(row + i), LANES);
-  if (i == n) return;
-  Vec v = load_some(row + i, (int)(n - i));
-  for (int lane = (int)(n - i); lane < LANES; lane++) v[lane] = padding;
-  work(i, v, (int)(n - i));
-}
-template <class S> INLINE Vec get(const S* from, int n) { return n == LANES ? load(from) : load_some(from, n); }
-template <class S> INLINE void put(S* to, Vec v, int n) { n == LANES ? store(to, v) : store_some(to, v, n); }
-
-// `exponentials` holds a row, rounded up to whole vectors.
-template <class S> void softmax_row(const S* scores, S* probabilities, int64_t n, float* exponentials) {
-  Vec highest = -INFINITY - Vec{}, total = {};
-  each(scores, n, -INFINITY, [&](int64_t, Vec v, int) { highest = v > highest ? v : highest; });
-  const float most = reduce(highest, [](Vec a, Vec b) { return a > b ? a : b; });
-  each(scores, n, -INFINITY, [&](int64_t i, Vec v, int) {
-    const Vec e = exponential(v - most);
-    store(exponentials + i, e);
-    total += e;
-  });
-  const float share = 1 / sum(total);
-  each(exponentials, n, 0, [&](int64_t i, Vec e, int count) { put(probabilities + i, e * share, count); });
-}
-
-// The gradient of the scores, from that of the probabilities; it may take the place of the latter.
-template <class S> void softmax_row_backward(const S* grad, const S* probabilities, S* dscores, int64_t n) {
-  Vec products = {};
-  each(probabilities, n, 0, [&](int64_t i, Vec p, int count) { products += p * get(grad + i, count); });
-  const float mean = sum(products);
-  each(probabilities, n, 0, [&](int64_t i, Vec p, int count) { put(dscores + i, p * (get(grad + i, count) - mean), count); });
 }
 
 // work(first, last) for runs of rows whose numbers are whole groups, about SHARE of them.

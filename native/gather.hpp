@@ -3,7 +3,6 @@
 #include "tile.hpp"
 
 constexpr int V = 3;                             // vectors of tokens that share a weight in registers
-constexpr int SUMS = REGISTERS == 32 ? 24 : 12;  // registers that hold sums; the rest hold what is multiplied
 constexpr int MAX_ROWS = SUMS / V;
 constexpr int STEP = V * LANES;                  // a tile's tokens are a multiple of this
 
@@ -31,11 +30,6 @@ template <class F> INLINE void in_runs(int count, F f) {
   runs(std::integral_constant<int, 4>{});
   runs(std::integral_constant<int, 2>{});
   runs(std::integral_constant<int, 1>{});
-}
-
-// Call f(n) with n, 1 ... MOST, as a constant.
-template <int MOST, class F> INLINE void with_count(int n, F f) {
-  if constexpr (MOST > 0) n == MOST ? f(std::integral_constant<int, MOST>{}) : with_count<MOST - 1>(n, f);
 }
 
 // ROWS outputs of W vectors of tokens. INS and OUT_STEP are the block's if they are known when compiling, else 0.

@@ -22,21 +22,6 @@ constexpr int64_t STREAM_BYTES = 8 << 20;     // outputs above this are written 
 constexpr int WEIGHTS_A_LIST = 4, USES_A_LIST = 8, WEIGHTS_A_COPY = 1 << 19;  // of weights copied in chunks
 constexpr int GROUP = 64;                     // features packed or unpacked at a time, at least: whole cache lines
 
-// Memory of a thread that is kept from call to call, so that no page is touched for the first time twice.
-template <class T> struct Buffer {
-  T* data = nullptr;
-  size_t size = 0;
-  ~Buffer() { free(data); }
-  T* at_least(size_t n) {
-    if (n > size) {
-      free(data);
-      data = (T*)aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64);
-      size = data ? n : 0;
-      if (!data) throw OUT_OF_MEMORY;
-    }
-    return data;
-  }
-};
 thread_local Buffer<float> tile_buffer, group_buffer, values_buffer, gradient_buffer;
 thread_local Buffer<int32_t> cursor_buffer;
 

@@ -1,7 +1,9 @@
-// What every call from Python has in common: the dtype of its numbers, the threads it may use, the status it returns.
+// What every call from Python has in common: the dtype of its numbers, the threads it may use, their memory,
+// the status it returns.
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <new>
 #include "element.hpp"
 
@@ -39,6 +41,22 @@ template <class F> void parallel(const Threads& threads, int64_t n, F work) {
   else run(&shared);
   if (shared.failed) throw OUT_OF_MEMORY;
 }
+
+// Memory of a thread that is kept from call to call, so that no page is touched for the first time twice.
+template <class T> struct Buffer {
+  T* data = nullptr;
+  size_t size = 0;
+  ~Buffer() { free(data); }
+  T* at_least(size_t n) {
+    if (n > size) {
+      free(data);
+      data = (T*)aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64);
+      size = data ? n : 0;
+      if (!data) throw OUT_OF_MEMORY;
+    }
+    return data;
+  }
+};
 
 template <class F> int guarded(F work) {
   try { work(); } catch (Status status) { return status; }

@@ -19,6 +19,8 @@ constexpr int LANES = 8, REGISTERS = 16;
 constexpr int LANES = 4, REGISTERS = 16;
 #endif
 
+constexpr int SUMS = REGISTERS == 32 ? 24 : 12;  // registers that hold sums; the rest hold what is multiplied
+
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef float LooseVec __attribute__((vector_size(4 * LANES), aligned(2), may_alias));  // two bf16 may be what a lane holds
@@ -110,4 +112,9 @@ template <int N, int UNIT = 1> INLINE Vec fold(Vec* v) {
     UNROLL for (int i = 0; i < count / 2; i++)
       v[i] = evens<UNIT>(v[2 * i], v[2 * i + 1], Lanes{}) + odds<UNIT>(v[2 * i], v[2 * i + 1], Lanes{});
   return v[0];
+}
+
+// Call f(n) with n, 1 ... MOST, as a constant.
+template <int MOST, class F> INLINE void with_count(int n, F f) {
+  if constexpr (MOST > 0) n == MOST ? f(std::integral_constant<int, MOST>{}) : with_count<MOST - 1>(n, f);
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertForPreTraining
@@ -65,6 +67,93 @@ def test_native_softmax_and_dropout(tier, shape, dropout, dtype, monkeypatch):
     tolerance = 2e-6 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=1e-30)
     torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+def reference(query, key, value, scale, mask):
+    """Attention of [batch, heads, length, size], its probabilities times `mask` -> [batch, length, heads, size]."""
+    probabilities = (query @ key.transpose(-1, -2) * scale).softmax(-1)
+    return ((probabilities * mask) @ value).transpose(1, 2)
+
+
+def attention_mask(shape, seed, dropped):
+    """What native attention multiplies probabilities with: each row draws its bits by whole groups of 128."""
+    batch, heads, length, _ = shape
+    groups = -(-length // 128) * 128
+    mask = kept((batch, heads, length, groups), seed, dropped)[..., :length]
+    return mask / (1 - dropped / 2**16)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 128, 64), (3, 4, 32, 64), (1, 2, 37, 16), (2, 1, 150, 48), (1, 1, 1, 128), (0, 2, 4, 16)], ids=str
+)
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_native_attention_is_attention(tier, shape, dropout, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    monkeypatch.setattr(dropout_module, "draw_seed", lambda: 5)
+    inputs = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    mask = attention_mask(shape, 5, 6554) if dropout else torch.ones(())
+    got, _ = module.attention(nn.Module(), *inputs, None, dropout=dropout)
+    expected = reference(*wide, shape[-1] ** -0.5, mask)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-6)
+    grad = torch.randn_like(got)
+    ours, theirs = torch.autograd.grad(got, inputs, grad), torch.autograd.grad(expected, wide, grad.double())
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 140), st.sampled_from([16, 32, 48, 64, 80])),
+    scale=st.floats(-2, 2).filter(bool),
+    sharpness=st.sampled_from([0.01, 1.0, 30.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_attention(shape, scale, sharpness, seed):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.randn(shape, generator=generator) * size for size in (sharpness, 1.0, 1.0)]
+    got, _ = module.attention(nn.Module(), *inputs, None, scaling=scale)
+    expected = reference(*(tensor.double() for tensor in inputs), scale, torch.ones(()))
+    # of a score of 1000 fp32 knows the fourth decimal
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-5 * max(1.0, sharpness))
+
+
+@pytest.mark.skipif(not runnable_tiers(), reason="no native library was built")
+def test_what_native_attention_takes():
+    whole = torch.randn(2, 3, 16, 32)
+    assert module._native_takes(whole, whole, whole)
+    assert not module._native_takes(whole, whole[:, :, :8], whole[:, :, :8])  # of other lengths
+    assert not module._native_takes(*[whole[..., :20]] * 3)
+    assert not module._native_takes(*[whole.bfloat16()] * 3)
+    assert not module._native_takes(*[whole.double()] * 3)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_attention_does_not_depend_on_threads(threads):
+    inputs = [torch.randn(2, 3, 40, 32, requires_grad=True) for _ in range(3)]
+
+    def run():
+        torch.manual_seed(0)
+        mixed, _ = module.attention(nn.Module(), *inputs, None, dropout=0.2)
+        return mixed, *torch.autograd.grad(mixed.square().sum(), inputs)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = run()
+        torch.set_num_threads(threads)
+        assert all(map(torch.equal, run(), expected))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_attention_of_what_is_no_number():
+    query, key, value = (torch.randn(1, 2, 40, 16) for _ in range(3))
+    query[0, 1, 3, 5] = torch.nan
+    mixed, _ = module.attention(nn.Module(), query, key, value, None)
+    assert mixed.isnan().all(-1)[0].nonzero().tolist() == [[3, 1]]
+    assert mixed.isnan().sum() == 16
 
 
 def test_softmax_of_what_is_no_number():

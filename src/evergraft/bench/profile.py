@@ -19,7 +19,7 @@ PARTS = {
     "MLM head": r"_VocabularyLoss|cross_entropy|nll_loss|NllLoss|log_softmax|LogSoftmax",
     "sparse products": r"evergraft|_SparseLinear",
     "dropout": r"[Dd]ropout(?!.*scaled_dot)|bernoulli",
-    "attention": r"scaled_dot_product|ScaledDotProduct|bmm|Bmm|softmax|Softmax",
+    "attention": r"_Attention|scaled_dot_product|ScaledDotProduct|bmm|Bmm|softmax|Softmax",
     "GELU": r"[Gg]elu",
     "layer norm": r"layer_norm|LayerNorm|ResidualNorm",
     "embeddings": r"[Ee]mbedding",

@@ -17,6 +17,7 @@ from evergraft.pretraining.dropout import Choice, choose
 from evergraft.pretraining.dropout import dropout as drop
 
 NAME = "evergraft"
+_VECTOR = 16  # numbers that a native head must hold a multiple of: LANES of native/vector.hpp, at most
 
 
 def attention(
@@ -31,10 +32,10 @@ def attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls for `attn_implementation="evergraft"`.
 
-    On the CPU torch's SDPA has a fast kernel for fp32 without dropout alone: in bf16 its backward takes four times as
-    long as batched products do, and with dropout it falls back to slow ones (docs/performance.md). There,
-    and where no mask is given, batched products and a softmax are used; else SDPA. A processor without bf16
-    instructions computes in fp32.
+    On the CPU, where no mask is given, fp32 goes to the native library (`native/attention.cpp`), which takes half the
+    time of torch's SDPA (docs/performance.md). bf16 uses batched products and a softmax: SDPA's backward takes four
+    times as long there, and with dropout it falls back to slow ones in any precision. All else is SDPA. A processor
+    without bf16 instructions computes in fp32.
 
     Args:
         query, key, value: [batch, heads, length, head size].
@@ -48,17 +49,58 @@ def attention(
             q, k, v = (tensor.float() for tensor in (query, key, value))
             mixed, _ = attention(module, q, k, v, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
         return mixed.to(query.dtype), None
+    batch, heads, length, size = query.shape
+    scale = size**-0.5 if scaling is None else float(scaling)
+    if attention_mask is None and _native_takes(query, key, value):
+        operands = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        return _Attention.apply(*operands, scale, choose(dropout)), None  # type: ignore[no-untyped-call]
     slow = query.device.type == "cpu" and (dropout > 0 or query.dtype == torch.bfloat16)
     if attention_mask is not None or not slow:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    batch, heads, length, size = query.shape
     q, k, v = (tensor.reshape(batch * heads, -1, size) for tensor in (query, key, value))
     with torch.autocast("cpu", enabled=False):  # which would take the softmax in fp32 and back
-        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling or size**-0.5)
+        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
         mixed = torch.bmm(dropped_softmax(scores, dropout), v)
     return mixed.view(batch, heads, length, size).transpose(1, 2), None
+
+
+def _native_takes(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether `native/attention.cpp` computes this: fp32, one shape, and heads of whole vectors."""
+    return (
+        serves(query, key, value)
+        and query.dtype == key.dtype == value.dtype == torch.float32
+        and query.shape == key.shape == value.shape
+        and query.shape[-1] % _VECTOR == 0
+    )
+
+
+class _Heads(ctypes.Structure):
+    """`Heads` of native/attention.cpp."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("batch", "length", "heads", "size"))
+
+
+class _Attention(torch.autograd.Function):
+    """Query, key and value [batch, length, heads, size] -> the same; no scores are kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, choice: Choice) -> Tensor:
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        batch, length, heads, size = query.shape
+        mixed, logarithms = torch.empty_like(query), query.new_empty(batch, heads, length)
+        ctx.heads, ctx.scale, ctx.choice = _Heads(batch, length, heads, size), scale, choice
+        call("attention", ctx.heads, scale, query, key, value, mixed, logarithms, *choice)
+        ctx.save_for_backward(query, key, value, mixed, logarithms)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = [torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]]
+        operands = (*ctx.saved_tensors, grad.contiguous(), *gradients)
+        call("attention_backward", ctx.heads, ctx.scale, *operands, *ctx.choice)
+        return *gradients, None, None
 
 
 class SelfAttention(BertSelfAttention):
