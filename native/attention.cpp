@@ -1,8 +1,9 @@
-// Attention of whole sequences in fp32, and its gradient, one head at a time.
+// Attention of whole sequences, and its gradient, one head at a time.
 //
 // Of the scores no more than those of some queries exist at once; the gradient computes them again from the logarithm of
-// their sum. What is multiplied is first laid out for it: queries scaled, keys and values feature by feature where queries
-// are multiplied with them, token by token where probabilities are.
+// their sum. What is multiplied is first laid out for it, in words of one number or, in bf16, of two neighbours of what is
+// summed over: keys and values feature by feature where queries are multiplied with them, token by token where
+// probabilities are. Scores, probabilities' sums and what is summed over queries are in fp32.
 #include "random.hpp"
 #include "softmax.hpp"
 #include "threads.hpp"
@@ -20,15 +21,22 @@ namespace {
 constexpr int QUERIES = 24;  // at a time, at most
 constexpr int WIDEST = REGISTERS == 32 ? 4 : 2, TALLEST = 8;  // vectors of columns, and rows, that a product sums in registers
 
-// A matrix of which element (i, j) is data[i * row + j * column].
+// How numbers stored as S are multiplied.
+#if defined(__AVX512BF16__)
+template <class S> using Multiplier = std::conditional_t<std::is_same_v<S, Bf16>, Dot, Plain>;
+#else
+template <class S> using Multiplier = Plain;
+#endif
+
+// A matrix of words, of which (i, j) is data[i * row + j * column].
 struct Operand {
   const float* data;
   int64_t row, column;
 };
 
-// ROWS rows and W vectors of columns of a * b.
-template <int ROWS, int W>
-INLINE void multiply_some(Operand a, const float* b, int64_t b_row, int64_t depth, float* c, int64_t c_row, bool add) {
+// ROWS rows and W vectors of columns of factor * a * b.
+template <class Mac, int ROWS, int W>
+INLINE void multiply_some(Operand a, const float* b, int64_t b_row, int64_t depth, float factor, float* c, int64_t c_row, bool add) {
   Vec sum[ROWS][W] = {};
   const float* rows[ROWS];
   UNROLL for (int r = 0; r < ROWS; r++) rows[r] = a.data + r * a.row;
@@ -37,17 +45,18 @@ INLINE void multiply_some(Operand a, const float* b, int64_t b_row, int64_t dept
     UNROLL for (int w = 0; w < W; w++) bs[w] = load(b + w * LANES);
     UNROLL for (int r = 0; r < ROWS; r++) {
       const Vec as = repeat<1>(rows[r] + k * a.column);
-      UNROLL for (int w = 0; w < W; w++) sum[r][w] += as * bs[w];
+      UNROLL for (int w = 0; w < W; w++) sum[r][w] = Mac::add(sum[r][w], as, bs[w]);
     }
   }
   UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int w = 0; w < W; w++) {
     float* to = c + r * c_row + w * LANES;
-    store(to, add ? load(to) + sum[r][w] : sum[r][w]);
+    store(to, add ? load(to) + sum[r][w] * factor : sum[r][w] * factor);
   }
 }
 
-// c = a b, or c += a b: [rows, depth] x [depth, columns], with columns a multiple of LANES.
-void multiply(Operand a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t columns, float* c, int64_t c_row, bool add = false) {
+// c = factor a b, or c += factor a b: [rows, depth] x [depth, columns] words, with columns a multiple of LANES.
+template <class Mac>
+void multiply(Operand a, const float* b, int64_t b_row, int64_t rows, int64_t depth, int64_t columns, float factor, float* c, int64_t c_row, bool add = false) {
   for (int64_t column = 0; column < columns;) {
     const int vectors = (int)std::min<int64_t>(WIDEST, (columns - column) / LANES);
     with_count<WIDEST>(vectors, [&](auto w) {
@@ -56,7 +65,7 @@ void multiply(Operand a, const float* b, int64_t b_row, int64_t rows, int64_t de
       for (int64_t runs = (rows + MOST - 1) / MOST; runs > 0; runs--) {
         const int count = (int)((rows - row + runs - 1) / runs);
         with_count<MOST>(count, [&](auto r) {
-          multiply_some<decltype(r)::value, W>({a.data + row * a.row, a.row, a.column}, b + column, b_row, depth, c + row * c_row + column, c_row, add);
+          multiply_some<Mac, decltype(r)::value, W>({a.data + row * a.row, a.row, a.column}, b + column, b_row, depth, factor, c + row * c_row + column, c_row, add);
         });
         row += count;
       }
@@ -67,41 +76,77 @@ void multiply(Operand a, const float* b, int64_t b_row, int64_t rows, int64_t de
 
 thread_local Buffer<float> attention_buffer;
 
-// One head of one sequence.
-struct Head {
+// One head of one sequence, of numbers stored as S.
+template <class S> struct Head {
+  using Mac = Multiplier<S>;
+  static constexpr int NEIGHBOURS = Mac::NEIGHBOURS;  // in a word
+
   int64_t length, size, stride;  // `stride` from token to token
-  int64_t padded;                // length in whole vectors, for rows of scores
+  int64_t padded, pairs;         // `length` in whole vectors, for rows of scores; and in words
+  int64_t words, padded_words;   // `size` in words, and those in whole vectors
   float scale;
   Dropout dropout;
-  int64_t number;                // among all heads
+  int64_t number;  // among all heads
 
   Head(const Heads& heads, float scale, Dropout dropout, int64_t number)
-      : length(heads.length), size(heads.size), stride(heads.heads * heads.size), padded((heads.length + LANES - 1) / LANES * LANES),
-        scale(scale), dropout(dropout), number(number) {}
+      : length(heads.length), size(heads.size), stride(heads.heads * heads.size), padded(whole(length, LANES) * LANES), pairs(whole(length, NEIGHBOURS)),
+        words(size / NEIGHBOURS), padded_words(whole(words, LANES) * LANES), scale(scale), dropout(dropout), number(number) {}
+  static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 
   // work(first, count) for as many queries at a time as QUERIES, or as near to it as makes them equal.
   template <class F> void each_queries(F work) const {
     int64_t first = 0;
-    for (int64_t runs = (length + QUERIES - 1) / QUERIES; runs > 0; runs--) {
-      const int64_t count = (length - first + runs - 1) / runs;
+    for (int64_t runs = whole(length, QUERIES); runs > 0; runs--) {
+      const int64_t count = whole(length - first, runs);
       work(first, count);
       first += count;
     }
   }
 
-  // [length, size] -> [size, padded], zero where there is no token.
-  void transpose(const float* from, float* to) const {
-    pack(Matrix<const float>{from, stride}, 0, length, 0, size, size, (int)padded, to);
+  // Tokens [length, size] -> words [words, padded], zero where there is no token.
+  void transpose(const S* from, float* to) const {
+    if constexpr (NEIGHBOURS == 1) pack(Matrix<const S>{from, stride}, 0, length, 0, size, size, (int)padded, to);
+    else pack(Matrix<const float>{(const float*)from, stride / 2}, 0, length, 0, words, words, (int)padded, to);
   }
-  void copy(const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, float factor = 1) const {
-    for (int64_t t = 0; t < rows; t++)
-      for (int64_t f = 0; f < size; f += LANES) store(to + t * to_row + f, load(from + t * from_row + f) * factor);
+  // Tokens [n, size] -> words [n, words], two neighbouring features each in bf16.
+  void lay_rows(const S* from, int64_t n, float* to) const {
+    for (int64_t t = 0; t < n; t++, from += stride, to += words) {
+      if constexpr (NEIGHBOURS == 1) for (int64_t f = 0; f < size; f += LANES) store(to + f, load(from + f));
+      else memcpy(to, from, size * sizeof(S));
+    }
+  }
+  // Tokens [n, size] -> words [n / NEIGHBOURS, size], two neighbouring tokens each in bf16.
+  void lay_pairs(const S* from, int64_t n, float* to) const {
+    if constexpr (NEIGHBOURS == 1) return lay_rows(from, n, to);
+    else
+      for (int64_t t = 0; t < n; t += 2, from += 2 * stride, to += size)
+        for (int64_t f = 0; f < size; f += LANES)
+          store(to + f, pair(*(const LooseHalves*)(from + f), t + 1 < n ? *(const LooseHalves*)(from + stride + f) : Halves{}));
+  }
+  // Rows [n, padded] of numbers -> words [n / NEIGHBOURS, padded], two neighbouring rows each in bf16. fp32 stays where it is.
+  const float* row_pairs(const float* from, int64_t n, float* to) const {
+    if constexpr (NEIGHBOURS == 1) return from;
+    else {
+      for (int64_t i = 0; i < n; i += 2, from += 2 * padded)
+        for (int64_t j = 0; j < padded; j += LANES)
+          store(to + i / 2 * padded + j, pair(narrow(load(from + j)), i + 1 < n ? narrow(load(from + padded + j)) : Halves{}));
+      return to;
+    }
+  }
+  // Rows [n, padded] of numbers become words, two neighbours each in bf16, at the beginning of each row.
+  void narrow_rows(float* rows, int64_t n) const {
+    if constexpr (NEIGHBOURS == 2)
+      for (int64_t i = 0; i < n; i++, rows += padded)
+        for (int64_t j = 0; j < padded; j += LANES) store((Bf16*)rows + j, load(rows + j));
+  }
+  // Sums [size] of a token, times `factor`, to where they belong.
+  void put_token(const float* sums, float factor, S* to) const {
+    for (int64_t f = 0; f < size; f += LANES) store(to + f, load(sums + f) * factor);
   }
 
   // The bits of the scores of a query from key j, a multiple of DRAW.
   void draw(int64_t query, int64_t j, uint16_t* bits) const {
-    const int64_t draws = (length + DRAW - 1) / DRAW;
-    dropout.draw((number * length + query) * draws + j / DRAW, bits);
+    dropout.draw((number * length + query) * whole(length, DRAW) + j / DRAW, bits);
   }
 
   // Scores of a query -> their exponentials, dropped, of which the sum is `total`; returns the logarithm of the sum.
@@ -121,19 +166,19 @@ struct Head {
     return most + logf(*total);
   }
 
-  void forward(const float* query, const float* key, const float* value, float* out, float* logarithms) const {
-    float* keys = attention_buffer.at_least(size * padded + length * size + QUERIES * (size + padded));
-    float *values = keys + size * padded, *queries = values + length * size, *scores = queries + QUERIES * size;
+  void forward(const S* query, const S* key, const S* value, S* out, float* logarithms) const {
+    float* keys = attention_buffer.at_least(padded_words * padded + pairs * size + QUERIES * (2 * size + padded));
+    float *values = keys + padded_words * padded, *queries = values + pairs * size, *mixed = queries + QUERIES * size, *scores = mixed + QUERIES * size;
     transpose(key, keys);
-    copy(value, stride, values, size, length);
+    lay_pairs(value, length, values);
     each_queries([&](int64_t first, int64_t count) {
-      copy(query + first * stride, stride, queries, size, count, scale);
-      multiply({queries, size, 1}, keys, padded, count, size, padded, scores, padded);
+      lay_rows(query + first * stride, count, queries);
+      multiply<Mac>({queries, words, 1}, keys, padded, count, words, padded, scale, scores, padded);
       float total[QUERIES];
       for (int64_t i = 0; i < count; i++) logarithms[first + i] = exponentials(first + i, scores + i * padded, total + i);
-      float* to = out + first * stride;
-      multiply({scores, padded, 1}, values, size, count, length, size, to, stride);
-      for (int64_t i = 0; i < count; i++) copy(to + i * stride, stride, to + i * stride, stride, 1, 1 / total[i]);
+      narrow_rows(scores, count);
+      multiply<Mac>({scores, padded, 1}, values, size, count, pairs, size, 1, mixed, size);
+      for (int64_t i = 0; i < count; i++) put_token(mixed + i * size, 1 / total[i], out + (first + i) * stride);
     });
   }
 
@@ -142,7 +187,9 @@ struct Head {
   void score_gradient(int64_t query, float* scores, float* gradient, float logarithm, float mean) const {
     alignas(64) uint16_t bits[DRAW];
     for (int64_t j = 0; j < padded; j += LANES) {
-      Vec p = exponential(load(scores + j) - logarithm), g = load(gradient + j), kept = p;
+      Vec p = exponential(load(scores + j) - logarithm), g = load(gradient + j);
+      for (int64_t lane = length - j; lane < LANES; lane++) p[lane] = 0;
+      Vec kept = p;
       if (dropout.dropped) {
         if (j % DRAW == 0) draw(query, j, bits);
         kept = dropout.apply(p, bits + j % DRAW);
@@ -152,43 +199,50 @@ struct Head {
       store(gradient + j, p * (g - mean));
     }
   }
+  float mean_gradient(const S* out, const S* grad) const {
+    Vec products = {};
+    for (int64_t f = 0; f < size; f += LANES) products += load(out + f) * load(grad + f);
+    return sum(products);
+  }
 
-  void backward(const float* query, const float* key, const float* value, const float* out, const float* logarithms, const float* grad,
-                float* dquery, float* dkey, float* dvalue) const {
-    const int64_t all = length * size, some = QUERIES * size, row = QUERIES * padded;
-    float* keys = attention_buffer.at_least(2 * size * padded + 3 * all + 2 * some + 2 * row);
-    float *values = keys + size * padded, *key_rows = values + size * padded, *key_sums = key_rows + all, *value_sums = key_sums + all;
-    float *queries = value_sums + all, *grads = queries + some, *scores = grads + some, *gradients = scores + row;
+  void backward(const S* query, const S* key, const S* value, const S* out, const float* logarithms, const S* grad, S* dquery, S* dkey, S* dvalue) const {
+    const int64_t transposed = padded_words * padded, all = length * size, some = QUERIES * size, row = QUERIES * padded;
+    float* keys = attention_buffer.at_least(2 * transposed + pairs * size + 2 * all + 5 * some + 4 * row);
+    float *values = keys + transposed, *key_pairs = values + transposed, *key_sums = key_pairs + pairs * size, *value_sums = key_sums + all;
+    float *rows = value_sums + all, *query_pairs = rows + some, *grad_pairs = query_pairs + some, *grads = grad_pairs + some, *sums = grads + some;
+    float *scores = sums + some, *gradients = scores + row, *score_pairs = gradients + row, *gradient_pairs = score_pairs + row;
     transpose(key, keys);
     transpose(value, values);
-    copy(key, stride, key_rows, size, length, scale);
+    lay_pairs(key, length, key_pairs);
     each_queries([&](int64_t first, int64_t count) {
-      const int64_t at = first * stride;
-      copy(query + at, stride, queries, size, count, scale);
-      copy(grad + at, stride, grads, size, count);
-      multiply({queries, size, 1}, keys, padded, count, size, padded, scores, padded);
-      multiply({grads, size, 1}, values, padded, count, size, padded, gradients, padded);
-      for (int64_t i = 0; i < count; i++) {
-        Vec products = {};
-        for (int64_t f = 0; f < size; f += LANES) products += load(grads + i * size + f) * load(out + at + i * stride + f);
-        score_gradient(first + i, scores + i * padded, gradients + i * padded, logarithms[first + i], sum(products));
-      }
-      multiply({gradients, padded, 1}, key_rows, size, count, length, size, dquery + at, stride);
-      multiply({scores, 1, padded}, grads, size, length, count, size, value_sums, size, first > 0);
-      multiply({gradients, 1, padded}, queries, size, length, count, size, key_sums, size, first > 0);
+      const int64_t at = first * stride, query_words = whole(count, NEIGHBOURS);
+      lay_rows(query + at, count, rows);
+      lay_rows(grad + at, count, grads);
+      lay_pairs(query + at, count, query_pairs);
+      lay_pairs(grad + at, count, grad_pairs);
+      multiply<Mac>({rows, words, 1}, keys, padded, count, words, padded, scale, scores, padded);
+      multiply<Mac>({grads, words, 1}, values, padded, count, words, padded, 1, gradients, padded);
+      for (int64_t i = 0; i < count; i++)
+        score_gradient(first + i, scores + i * padded, gradients + i * padded, logarithms[first + i], mean_gradient(out + at + i * stride, grad + at + i * stride));
+      const float *p = row_pairs(scores, count, score_pairs), *d = row_pairs(gradients, count, gradient_pairs);
+      multiply<Mac>({p, 1, padded}, grad_pairs, size, length, query_words, size, 1, value_sums, size, first > 0);
+      multiply<Mac>({d, 1, padded}, query_pairs, size, length, query_words, size, scale, key_sums, size, first > 0);
+      narrow_rows(gradients, count);
+      multiply<Mac>({gradients, padded, 1}, key_pairs, size, count, pairs, size, scale, sums, size);
+      for (int64_t i = 0; i < count; i++) put_token(sums + i * size, 1, dquery + at + i * stride);
     });
-    copy(key_sums, size, dkey, stride, length);
-    copy(value_sums, size, dvalue, stride, length);
+    for (int64_t t = 0; t < length; t++) {
+      put_token(key_sums + t * size, 1, dkey + t * stride);
+      put_token(value_sums + t * size, 1, dvalue + t * stride);
+    }
   }
 };
 
 // work(head, where it begins) for each head of each sequence.
-template <class F> int each_head(const Heads& heads, float scale, Dropout dropout, const Threads& threads, F work) {
-  return guarded([&] {
-    parallel(threads, heads.batch * heads.heads, [&](int64_t i) {
-      const int64_t sequence = i / heads.heads, head = i % heads.heads;
-      work(Head(heads, scale, dropout, i), (sequence * heads.length * heads.heads + head) * heads.size);
-    });
+template <class S, class F> void each_head(const Heads& heads, float scale, Dropout dropout, const Threads& threads, F work) {
+  parallel(threads, heads.batch * heads.heads, [&](int64_t i) {
+    const int64_t sequence = i / heads.heads, head = i % heads.heads;
+    work(Head<S>(heads, scale, dropout, i), (sequence * heads.length * heads.heads + head) * heads.size);
   });
 }
 
@@ -197,15 +251,22 @@ template <class F> int each_head(const Heads& heads, float scale, Dropout dropou
 extern "C" {
 
 // out = dropout(softmax(scale query key^T)) value; and the logarithm of the sum of the exponentials [batch, heads, length].
-EXPORT int evergraft_attention(const Heads* heads, float scale, const float* query, const float* key, const float* value, float* out, float* logarithms, uint64_t seed, int64_t dropped, const Threads* threads) {
-  return each_head(*heads, scale, {seed, (uint32_t)dropped}, *threads, [&](const Head& head, int64_t at) {
-    head.forward(query + at, key + at, value + at, out + at, logarithms + head.number * head.length);
-  });
+EXPORT int evergraft_attention(const Heads* heads, float scale, const void* query, const void* key, const void* value, void* out, float* logarithms, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] { with_dtype(dtype, [&](auto s) {
+    using S = decltype(s);
+    each_head<S>(*heads, scale, {seed, (uint32_t)dropped}, *threads, [&](const Head<S>& head, int64_t at) {
+      head.forward((const S*)query + at, (const S*)key + at, (const S*)value + at, (S*)out + at, logarithms + head.number * head.length);
+    });
+  }); });
 }
 
-EXPORT int evergraft_attention_backward(const Heads* heads, float scale, const float* query, const float* key, const float* value, const float* out, const float* logarithms, const float* grad, float* dquery, float* dkey, float* dvalue, uint64_t seed, int64_t dropped, const Threads* threads) {
-  return each_head(*heads, scale, {seed, (uint32_t)dropped}, *threads, [&](const Head& head, int64_t at) {
-    head.backward(query + at, key + at, value + at, out + at, logarithms + head.number * head.length, grad + at, dquery + at, dkey + at, dvalue + at);
-  });
+EXPORT int evergraft_attention_backward(const Heads* heads, float scale, const void* query, const void* key, const void* value, const void* out, const float* logarithms, const void* grad, void* dquery, void* dkey, void* dvalue, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
+  return guarded([&] { with_dtype(dtype, [&](auto s) {
+    using S = decltype(s);
+    each_head<S>(*heads, scale, {seed, (uint32_t)dropped}, *threads, [&](const Head<S>& head, int64_t at) {
+      head.backward((const S*)query + at, (const S*)key + at, (const S*)value + at, (const S*)out + at, logarithms + head.number * head.length,
+                    (const S*)grad + at, (S*)dquery + at, (S*)dkey + at, (S*)dvalue + at);
+    });
+  }); });
 }
 }

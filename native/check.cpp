@@ -153,27 +153,30 @@ void check_norm(int64_t rows, int64_t features) {
 }
 
 // Attention and its gradients; with dropout only that nothing goes out of bounds, as its mask is compared in Python.
-void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size) {
+template <class S> void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size) {
   const int64_t n = batch * length * count * size, rows = batch * count * length;
   const Heads heads{batch, length, count, size};
   const Threads threads{nullptr, 2};
-  const float scale = 0.3f;
-  auto q = random<float>(n), k = random<float>(n), v = random<float>(n), grad = random<float>(n);
-  std::unique_ptr<float[]> out(new float[n]), logarithms(new float[rows]), dq(new float[n]), dk(new float[n]), dv(new float[n]);
-  auto at = [&](int64_t b, int64_t t, int64_t h) { return ((b * length + t) * count + h) * size; };
+  const int dtype = sizeof(S) == 4 ? FLOAT32 : BFLOAT16;
+  const double tolerance = sizeof(S) == 4 ? 1e-4 : 0.1;
+  const float scale = 0.1f;
+  auto q = random<S>(n), k = random<S>(n), v = random<S>(n), grad = random<S>(n);
+  std::unique_ptr<S[]> out(new S[n]), dq(new S[n]), dk(new S[n]), dv(new S[n]);
+  std::unique_ptr<float[]> logarithms(new float[rows]);
   bool good = true;
   for (int64_t dropped : {6554, 0}) {
-    int status = evergraft_attention(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), 5, dropped, &threads);
-    status |= evergraft_attention_backward(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), grad.get(), dq.get(), dk.get(), dv.get(), 5, dropped, &threads);
-    good &= status == OK;
+    good &= OK == evergraft_attention(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), dtype, 5, dropped, &threads);
+    good &= OK == evergraft_attention_backward(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), grad.get(), dq.get(), dk.get(), dv.get(), dtype, 5, dropped, &threads);
   }
+  auto close = [&](S got, double want) { good &= std::fabs(widen(got) - want) < tolerance; };
   for (int64_t b = 0; b < batch; b++) for (int64_t h = 0; h < count; h++) {
+    auto at = [&](int64_t t, int64_t f) { return ((b * length + t) * count + h) * size + f; };
     std::vector<double> value_gradient(length * size), key_gradient(length * size);
     for (int64_t i = 0; i < length; i++) {
       std::vector<double> p(length), dp(length);
       double total = 0, mean = 0;
       for (int64_t j = 0; j < length; j++) {
-        for (int64_t f = 0; f < size; f++) p[j] += scale * (double)q[at(b, i, h) + f] * k[at(b, j, h) + f], dp[j] += (double)grad[at(b, i, h) + f] * v[at(b, j, h) + f];
+        for (int64_t f = 0; f < size; f++) p[j] += (double)scale * widen(q[at(i, f)]) * widen(k[at(j, f)]), dp[j] += (double)widen(grad[at(i, f)]) * widen(v[at(j, f)]);
         total += p[j] = std::exp(p[j]);
       }
       for (int64_t j = 0; j < length; j++) p[j] /= total, mean += p[j] * dp[j];
@@ -181,14 +184,13 @@ void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size)
         double o = 0, d = 0;
         for (int64_t j = 0; j < length; j++) {
           const double ds = p[j] * (dp[j] - mean) * scale;
-          o += p[j] * v[at(b, j, h) + f], d += ds * k[at(b, j, h) + f];
-          key_gradient[j * size + f] += ds * q[at(b, i, h) + f], value_gradient[j * size + f] += p[j] * grad[at(b, i, h) + f];
+          o += p[j] * widen(v[at(j, f)]), d += ds * widen(k[at(j, f)]);
+          key_gradient[j * size + f] += ds * widen(q[at(i, f)]), value_gradient[j * size + f] += p[j] * widen(grad[at(i, f)]);
         }
-        good &= std::fabs(out[at(b, i, h) + f] - o) < 2e-5 && std::fabs(dq[at(b, i, h) + f] - d) < 2e-4;
+        close(out[at(i, f)], o), close(dq[at(i, f)], d);
       }
     }
-    for (int64_t j = 0; j < length; j++) for (int64_t f = 0; f < size; f++)
-      good &= std::fabs(dk[at(b, j, h) + f] - key_gradient[j * size + f]) < 2e-4 && std::fabs(dv[at(b, j, h) + f] - value_gradient[j * size + f]) < 2e-4;
+    for (int64_t j = 0; j < length; j++) for (int64_t f = 0; f < size; f++) close(dk[at(j, f)], key_gradient[j * size + f]), close(dv[at(j, f)], value_gradient[j * size + f]);
   }
   if (!good) differ("attention", length, size);
 }
@@ -223,8 +225,9 @@ int main() {
     }
   for (int64_t length : {0, 1, 16, 37, 128, 150})
     for (int64_t size : {16, 48, 64, 80}) {
-      check_attention(2, length, 3, size);
-      cases++;
+      check_attention<float>(2, length, 3, size);
+      check_attention<Bf16>(2, length, 3, size);
+      cases += 2;
     }
   Blocks broken(4, 4, 2, 2, 0.5);
   broken.columns.back() = 4;

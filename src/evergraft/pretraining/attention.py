@@ -32,10 +32,10 @@ def attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls for `attn_implementation="evergraft"`.
 
-    On the CPU, where no mask is given, fp32 goes to the native library (`native/attention.cpp`), which takes half the
-    time of torch's SDPA (docs/performance.md). bf16 uses batched products and a softmax: SDPA's backward takes four
-    times as long there, and with dropout it falls back to slow ones in any precision. All else is SDPA. A processor
-    without bf16 instructions computes in fp32.
+    On the CPU, where no mask is given, the native library (`native/attention.cpp`) takes half the time of torch's SDPA
+    in fp32, less than a quarter in bf16 (docs/performance.md). It needs heads of whole vectors. For others, in bf16 and
+    with dropout, where SDPA falls back to slow products, batched products and a softmax are used, in fp32 where the
+    processor has no bf16 instructions. All else is SDPA.
 
     Args:
         query, key, value: [batch, heads, length, head size].
@@ -44,16 +44,16 @@ def attention(
     Returns:
         [batch, length, heads, head size], and None for the probabilities.
     """
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not _multiplies_bf16():
-        with torch.autocast("cpu", enabled=False):
-            q, k, v = (tensor.float() for tensor in (query, key, value))
-            mixed, _ = attention(module, q, k, v, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-        return mixed.to(query.dtype), None
     batch, heads, length, size = query.shape
     scale = size**-0.5 if scaling is None else float(scaling)
     if attention_mask is None and _native_takes(query, key, value):
         operands = (tensor.transpose(1, 2) for tensor in (query, key, value))
         return _Attention.apply(*operands, scale, choose(dropout)), None  # type: ignore[no-untyped-call]
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not _multiplies_bf16():
+        with torch.autocast("cpu", enabled=False):
+            q, k, v = (tensor.float() for tensor in (query, key, value))
+            mixed, _ = attention(module, q, k, v, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return mixed.to(query.dtype), None
     slow = query.device.type == "cpu" and (dropout > 0 or query.dtype == torch.bfloat16)
     if attention_mask is not None or not slow:
         return sdpa_attention_forward(
@@ -67,10 +67,10 @@ def attention(
 
 
 def _native_takes(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether `native/attention.cpp` computes this: fp32, one shape, and heads of whole vectors."""
+    """Whether `native/attention.cpp` computes this: one dtype, one shape, and heads of whole vectors."""
     return (
         serves(query, key, value)
-        and query.dtype == key.dtype == value.dtype == torch.float32
+        and query.dtype == key.dtype == value.dtype
         and query.shape == key.shape == value.shape
         and query.shape[-1] % _VECTOR == 0
     )
@@ -89,9 +89,10 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, choice: Choice) -> Tensor:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         batch, length, heads, size = query.shape
-        mixed, logarithms = torch.empty_like(query), query.new_empty(batch, heads, length)
-        ctx.heads, ctx.scale, ctx.choice = _Heads(batch, length, heads, size), scale, choice
-        call("attention", ctx.heads, scale, query, key, value, mixed, logarithms, *choice)
+        mixed, logarithms = torch.empty_like(query), query.new_empty(batch, heads, length, dtype=torch.float32)
+        ctx.heads, ctx.scale = _Heads(batch, length, heads, size), scale
+        ctx.settings = ctypes.c_int(DTYPES[query.dtype]), *choice
+        call("attention", ctx.heads, scale, query, key, value, mixed, logarithms, *ctx.settings)
         ctx.save_for_backward(query, key, value, mixed, logarithms)
         return mixed
 
@@ -99,7 +100,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gradients = [torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]]
         operands = (*ctx.saved_tensors, grad.contiguous(), *gradients)
-        call("attention_backward", ctx.heads, ctx.scale, *operands, *ctx.choice)
+        call("attention_backward", ctx.heads, ctx.scale, *operands, *ctx.settings)
         return *gradients, None, None
 
 
