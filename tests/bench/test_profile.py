@@ -8,6 +8,7 @@ import pytest
 
 from evergraft.bench.profile import OTHER, PARTS, profile_steps
 from evergraft.bench.step import StepBench
+from evergraft.errors import EvergraftError
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,13 @@ def result(tmp_path_factory):
     config.write_text(json.dumps({"model_type": "bert", **sizes}))
     sizes = {"batch_size": 4, "sequence_length": 16, "vocabulary_size": 1021, "blocks": ((4, 4),)}
     return profile_steps(StepBench(str(config), rounds=1, backend="dense", **sizes))
+
+
+@pytest.mark.parametrize(("size", "what"), [(64, "tokens of a step"), (128, "hidden size"), (512, "intermediate size")])
+def test_a_vocabulary_that_hides_the_head(size, what):
+    bench = StepBench("tiny", batch_size=4, sequence_length=16, vocabulary_size=size)
+    with pytest.raises(EvergraftError, match=f"vocabulary size {size} equals the {what}"):
+        profile_steps(bench)
 
 
 def test_every_step_and_part(result):

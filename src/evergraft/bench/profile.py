@@ -11,6 +11,8 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from evergraft.bench.step import CLIPPING, WARM_UP, Step, StepBench
+from evergraft.errors import EvergraftError
+from evergraft.pretraining.model import bert_config
 
 # The first of these that matches an operator's name, or that of one it was called from, says what it is for.
 PARTS = {
@@ -36,9 +38,10 @@ def profile_steps(bench: StepBench) -> dict[str, Any]:
         fastest of the rounds, of the operators' own time; `seconds` is their sum.
 
     Raises:
-        EvergraftError: as `StepBench.run`.
+        EvergraftError: as `StepBench.run`; or a vocabulary of a size by which the head's products cannot be known.
     """
     with bench.prepared():
+        _check_vocabulary(bench)
         steps = {" ".join(key): step for key, step in bench.steps().items()}
         for step in [*steps.values()] * WARM_UP:
             step()
@@ -48,6 +51,23 @@ def profile_steps(bench: StepBench) -> dict[str, Any]:
         parts = {name: {part: min(turn[name][part] for turn in rounds) for part in (*PARTS, OTHER)} for name in steps}
         figures = {name: {"seconds": sum(each.values()), "parts": each} for name, each in parts.items()}
         return bench.settings() | {"bench": "profile", "steps": figures}
+
+
+def _check_vocabulary(bench: StepBench) -> None:
+    """Refuse a vocabulary as large as something else: `part_of` knows the head's products by its size."""
+    size = bench.vocabulary_size
+    config = bert_config(bench.model, size, bench.sequence_length)
+    others = {
+        "tokens of a step": bench.batch_size * bench.sequence_length,
+        "hidden size": config.hidden_size,
+        "intermediate size": config.intermediate_size,
+    }
+    for name, other in others.items():
+        if size == other:
+            raise EvergraftError(
+                f"vocabulary size {size} equals the {name}, and a profile could not tell the MLM head's products from "
+                f"others; choose another, {size + 1} say"
+            )
 
 
 def _parts(step: Step, vocabulary: int) -> dict[str, float]:
