@@ -34,6 +34,18 @@ struct Operand {
   int64_t row, column;
 };
 
+int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
+
+// work(first, count) for runs of at most `most` that together are n, as near to it as makes them equal.
+template <class F> INLINE void in_equal_runs(int64_t n, int64_t most, F work) {
+  int64_t first = 0;
+  for (int64_t runs = whole(n, most); runs > 0; runs--) {
+    const int64_t count = whole(n - first, runs);
+    work(first, count);
+    first += count;
+  }
+}
+
 // ROWS rows and W vectors of columns of factor * a * b.
 template <class Mac, int ROWS, int W>
 INLINE void multiply_some(Operand a, const float* b, int64_t b_row, int64_t depth, float factor, float* c, int64_t c_row, bool add) {
@@ -61,14 +73,11 @@ void multiply(Operand a, const float* b, int64_t b_row, int64_t rows, int64_t de
     const int vectors = (int)std::min<int64_t>(WIDEST, (columns - column) / LANES);
     with_count<WIDEST>(vectors, [&](auto w) {
       constexpr int W = decltype(w)::value, MOST = std::min(TALLEST, SUMS / W);
-      int64_t row = 0;
-      for (int64_t runs = (rows + MOST - 1) / MOST; runs > 0; runs--) {
-        const int count = (int)((rows - row + runs - 1) / runs);
-        with_count<MOST>(count, [&](auto r) {
+      in_equal_runs(rows, MOST, [&](int64_t row, int64_t count) {
+        with_count<MOST>((int)count, [&](auto r) {
           multiply_some<Mac, decltype(r)::value, W>({a.data + row * a.row, a.row, a.column}, b + column, b_row, depth, factor, c + row * c_row + column, c_row, add);
         });
-        row += count;
-      }
+      });
     });
     column += vectors * LANES;
   }
@@ -91,17 +100,6 @@ template <class S> struct Head {
   Head(const Heads& heads, float scale, Dropout dropout, int64_t number)
       : length(heads.length), size(heads.size), stride(heads.heads * heads.size), padded(whole(length, LANES) * LANES), pairs(whole(length, NEIGHBOURS)),
         words(size / NEIGHBOURS), padded_words(whole(words, LANES) * LANES), scale(scale), dropout(dropout), number(number) {}
-  static int64_t whole(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
-
-  // work(first, count) for as many queries at a time as QUERIES, or as near to it as makes them equal.
-  template <class F> void each_queries(F work) const {
-    int64_t first = 0;
-    for (int64_t runs = whole(length, QUERIES); runs > 0; runs--) {
-      const int64_t count = whole(length - first, runs);
-      work(first, count);
-      first += count;
-    }
-  }
 
   // Tokens [length, size] -> words [words, padded], zero where there is no token.
   void transpose(const S* from, float* to) const {
@@ -117,11 +115,17 @@ template <class S> struct Head {
   }
   // Tokens [n, size] -> words [n / NEIGHBOURS, size], two neighbouring tokens each in bf16.
   void lay_pairs(const S* from, int64_t n, float* to) const {
-    if constexpr (NEIGHBOURS == 1) return lay_rows(from, n, to);
+    if constexpr (NEIGHBOURS == 1) lay_rows(from, n, to);
     else
       for (int64_t t = 0; t < n; t += 2, from += 2 * stride, to += size)
         for (int64_t f = 0; f < size; f += LANES)
           store(to + f, pair(*(const LooseHalves*)(from + f), t + 1 < n ? *(const LooseHalves*)(from + stride + f) : Halves{}));
+  }
+  // The same of tokens whose rows are laid already: in fp32 they serve as they are.
+  const float* lay_pairs(const S* from, const float* rows, int64_t n, float* to) const {
+    if constexpr (NEIGHBOURS == 1) return rows;
+    lay_pairs(from, n, to);
+    return to;
   }
   // Rows [n, padded] of numbers -> words [n / NEIGHBOURS, padded], two neighbouring rows each in bf16. fp32 stays where it is.
   const float* row_pairs(const float* from, int64_t n, float* to) const {
@@ -151,13 +155,12 @@ template <class S> struct Head {
 
   // Scores of a query -> their exponentials, dropped, of which the sum is `total`; returns the logarithm of the sum.
   float exponentials(int64_t query, float* scores, float* total) const {
-    Vec highest = -INFINITY - Vec{}, sums = {};
-    each(scores, length, -INFINITY, [&](int64_t, Vec v, int) { highest = v > highest ? v : highest; });
-    const float most = reduce(highest, [](Vec a, Vec b) { return a > b ? a : b; });
+    const float most = highest(scores, length);
+    Vec sums = {};
     alignas(64) uint16_t bits[DRAW];
     each(scores, length, -INFINITY, [&](int64_t j, Vec v, int count) {
       Vec e = exponential(v - most);
-      if (count < LANES) for (int lane = count; lane < LANES; lane++) e[lane] = 0;
+      for (int lane = count; lane < LANES; lane++) e[lane] = 0;
       sums += e;
       if (dropout.dropped && j % DRAW == 0) draw(query, j, bits);
       store(scores + j, dropout.dropped ? dropout.apply(e, bits + j % DRAW) : e);
@@ -171,7 +174,7 @@ template <class S> struct Head {
     float *values = keys + padded_words * padded, *queries = values + pairs * size, *mixed = queries + QUERIES * size, *scores = mixed + QUERIES * size;
     transpose(key, keys);
     lay_pairs(value, length, values);
-    each_queries([&](int64_t first, int64_t count) {
+    in_equal_runs(length, QUERIES, [&](int64_t first, int64_t count) {
       lay_rows(query + first * stride, count, queries);
       multiply<Mac>({queries, words, 1}, keys, padded, count, words, padded, scale, scores, padded);
       float total[QUERIES];
@@ -214,19 +217,18 @@ template <class S> struct Head {
     transpose(key, keys);
     transpose(value, values);
     lay_pairs(key, length, key_pairs);
-    each_queries([&](int64_t first, int64_t count) {
-      const int64_t at = first * stride, query_words = whole(count, NEIGHBOURS);
+    in_equal_runs(length, QUERIES, [&](int64_t first, int64_t count) {
+      const int64_t at = first * stride, count_words = whole(count, NEIGHBOURS);
       lay_rows(query + at, count, rows);
       lay_rows(grad + at, count, grads);
-      lay_pairs(query + at, count, query_pairs);
-      lay_pairs(grad + at, count, grad_pairs);
+      const float *query_words = lay_pairs(query + at, rows, count, query_pairs), *grad_words = lay_pairs(grad + at, grads, count, grad_pairs);
       multiply<Mac>({rows, words, 1}, keys, padded, count, words, padded, scale, scores, padded);
       multiply<Mac>({grads, words, 1}, values, padded, count, words, padded, 1, gradients, padded);
       for (int64_t i = 0; i < count; i++)
         score_gradient(first + i, scores + i * padded, gradients + i * padded, logarithms[first + i], mean_gradient(out + at + i * stride, grad + at + i * stride));
       const float *p = row_pairs(scores, count, score_pairs), *d = row_pairs(gradients, count, gradient_pairs);
-      multiply<Mac>({p, 1, padded}, grad_pairs, size, length, query_words, size, 1, value_sums, size, first > 0);
-      multiply<Mac>({d, 1, padded}, query_pairs, size, length, query_words, size, scale, key_sums, size, first > 0);
+      multiply<Mac>({p, 1, padded}, grad_words, size, length, count_words, size, 1, value_sums, size, first > 0);
+      multiply<Mac>({d, 1, padded}, query_words, size, length, count_words, size, scale, key_sums, size, first > 0);
       narrow_rows(gradients, count);
       multiply<Mac>({gradients, padded, 1}, key_pairs, size, count, pairs, size, scale, sums, size);
       for (int64_t i = 0; i < count; i++) put_token(sums + i * size, 1, dquery + at + i * stride);

@@ -41,11 +41,16 @@ template <class S, class F> INLINE void each(const S* row, int64_t n, float padd
 template <class S> INLINE Vec get(const S* from, int n) { return n == LANES ? load(from) : load_some(from, n); }
 template <class S> INLINE void put(S* to, Vec v, int n) { n == LANES ? store(to, v) : store_some(to, v, n); }
 
+template <class S> float highest(const S* row, int64_t n) {
+  Vec found = -INFINITY - Vec{};
+  each(row, n, -INFINITY, [&](int64_t, Vec v, int) { found = v > found ? v : found; });
+  return reduce(found, [](Vec a, Vec b) { return a > b ? a : b; });
+}
+
 // `exponentials` holds a row, rounded up to whole vectors.
 template <class S> void softmax_row(const S* scores, S* probabilities, int64_t n, float* exponentials) {
-  Vec highest = -INFINITY - Vec{}, total = {};
-  each(scores, n, -INFINITY, [&](int64_t, Vec v, int) { highest = v > highest ? v : highest; });
-  const float most = reduce(highest, [](Vec a, Vec b) { return a > b ? a : b; });
+  const float most = highest(scores, n);
+  Vec total = {};
   each(scores, n, -INFINITY, [&](int64_t i, Vec v, int) {
     const Vec e = exponential(v - most);
     store(exponentials + i, e);
