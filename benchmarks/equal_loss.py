@@ -14,8 +14,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from evergraft.study.pareto import cost_at
-from evergraft.study.statistics import log_t_interval
+from evergraft.study.pareto import ratio_at_equal_loss
 
 # What the dense models run on, and the precision of the sparse step beside it. Losses are those of the study, in fp32.
 DENSE = {"lean dense fp32": "fp32", "lean dense (oneDNN) fp32": "fp32", "lean dense bf16": "bf16"}
@@ -53,14 +52,9 @@ def ratio(losses: Losses, paces: Paces, sparse: tuple[str, str, str], rival: str
     dense = {key[1]: its for key, its in losses.items() if key[0] == "dense" and (key[1], rival, precision) in paces}
     if pace is None or not dense:
         return "not timed"
-    ratios = []
-    for seed, loss in losses[sparse].items():
-        family = [(paces[model, rival, precision], its[seed]) for model, its in dense.items() if seed in its]
-        equal = cost_at(loss, family)
-        if equal is None:
-            return "outside the dense losses of a seed"
-        ratios.append(pace / equal)
-    return f"{log_t_interval(ratios).text(2)}, {len(ratios)} seeds"
+    family = [(dict.fromkeys(its, paces[model, rival, precision]), its) for model, its in dense.items()]
+    found = ratio_at_equal_loss(dict.fromkeys(losses[sparse], pace), losses[sparse], family)
+    return "outside the dense losses of a seed" if found is None else f"{found.text(2)}, {found.seeds} seeds"
 
 
 def main() -> None:
@@ -68,7 +62,7 @@ def main() -> None:
     losses, paces = read_losses(Path(sys.argv[1])), read_paces(Path(sys.argv[2]))
     print(f"| | ms a step, fp32 | bf16 | {' | '.join(f'over {rival}' for rival in DENSE)} |")
     print("|" + "---|" * (3 + len(DENSE)))
-    for (family, model, block), _ in losses.items():
+    for family, model, block in losses:
         cells = [f"{family}, {model}, {block}" if family != "dense" else f"dense, {model}"]
         for precision in ("fp32", "bf16"):
             name = block if family != "dense" else f"lean dense {precision}"

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BertForPreTraining
 
+from evergraft.bench.timing import torch_threads
 from evergraft.library import runnable_tiers
 from evergraft.pretraining import attention as module
 from evergraft.pretraining import dropout as dropout_module
@@ -144,14 +145,10 @@ def test_attention_does_not_depend_on_threads(threads):
         mixed, _ = module.attention(nn.Module(), *inputs, None, dropout=0.2)
         return mixed, *torch.autograd.grad(mixed.square().sum(), inputs)
 
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         expected = run()
-        torch.set_num_threads(threads)
+    with torch_threads(threads):
         assert all(map(torch.equal, run(), expected))
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_attention_of_what_is_no_number():

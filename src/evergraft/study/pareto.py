@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from evergraft.study.statistics import Estimate, log_t_interval
 COSTS = {"flops_total": "FLOPs", "steady_seconds": "seconds of training"}
 
 Point = tuple[float, float]  # cost, loss
+BySeed = Mapping[int, float]
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -73,14 +74,27 @@ def equal_loss(dense: Sequence[Configuration], sparse: Sequence[Configuration]) 
     return [EqualLoss(one, {cost: _ratio(dense, one, cost) for cost in COSTS}) for one in sparse]
 
 
-def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: str) -> Estimate | None:
-    family = [(member.by_seed(cost), member.by_seed("validation_mlm_loss")) for member in dense]
-    costs, losses = sparse.by_seed(cost), sparse.by_seed("validation_mlm_loss")
+def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[BySeed, BySeed]]) -> Estimate | None:
+    """What one configuration costs over a dense family at the same loss.
+
+    Args:
+        costs, losses: of the configuration, above 0.
+        dense: the same two of each member of the family.
+
+    Returns:
+        The geometric mean over seeds, each compared with the family of the same seed; None where a seed's loss lies
+        outside the range that its family spans.
+    """
     ratios: list[float] = []
     for seed, loss in losses.items():
-        points = [(its_costs[seed], its_losses[seed]) for its_costs, its_losses in family if seed in its_costs]
+        points = [(its_costs[seed], its_losses[seed]) for its_costs, its_losses in dense if seed in its_losses]
         equal = cost_at(loss, points)
         if equal is None:
             return None
         ratios.append(costs[seed] / equal)
     return log_t_interval(ratios)
+
+
+def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: str) -> Estimate | None:
+    family = [(member.by_seed(cost), member.by_seed("validation_mlm_loss")) for member in dense]
+    return ratio_at_equal_loss(sparse.by_seed(cost), sparse.by_seed("validation_mlm_loss"), family)
