@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evergraft.allocator import keep_freed_memory
 from evergraft.pretraining.attention import attention
 from evergraft.pretraining.dropout import Dropout, dropout
+from evergraft.pretraining.gelu import gelu
 from evergraft.pretraining.residual_norm import residual_norm
 from evergraft.pretraining.vocabulary_loss import vocabulary_loss
 
@@ -82,6 +83,12 @@ def dropouts() -> dict[str, Run]:
     return {"before": lambda: F.dropout(x, 0.1), "after": lambda: dropout(x, 0.1)}
 
 
+def gelus(dtype: torch.dtype) -> dict[str, Run]:
+    """Of a layer's feed-forward."""
+    x = torch.randn(BATCH * LENGTH, 4 * HIDDEN, dtype=dtype, requires_grad=True)
+    return {"before": lambda: F.gelu(x), "after": lambda: gelu(x)}
+
+
 def residual_norms() -> dict[str, Run]:
     """Dropout, residual and norm after the attention or the feed-forward of a layer in bf16."""
     x = torch.randn(BATCH * LENGTH, HIDDEN, dtype=torch.bfloat16, requires_grad=True)
@@ -107,6 +114,8 @@ if __name__ == "__main__":
         "attention of a layer, bf16": best(attentions(torch.bfloat16, 0.0)),
         "attention of a layer, bf16, dropout 0.1": best(attentions(torch.bfloat16, 0.1)),
         "dropout of the hidden states": best(dropouts()),
+        "GELU of a layer, fp32": best(gelus(torch.float32)),
+        "GELU of a layer, bf16": best(gelus(torch.bfloat16)),
         "dropout, residual and norm, bf16": best(residual_norms()),
         "48 MiB written": {"before": mapped["48 MiB written"], "after": best(written)["48 MiB written"]},
     }

@@ -1,5 +1,5 @@
-// Runs the products and the kernels of dropout and attention on shapes of every kind, compares them with the plain definition, and exits
-// with 1 if one differs.
+// Runs the products and the kernels of dropout, attention and GELU on shapes of every kind, compares them with the plain definition,
+// and exits with 1 if one differs.
 // `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set (TIER).
 #include <cmath>
 #include <cstdio>
@@ -8,6 +8,7 @@
 #include <vector>
 #include "attention.cpp"
 #include "dropout.cpp"
+#include "gelu.cpp"
 #include "products.cpp"
 
 extern "C" int evergraft_best_tier();
@@ -195,6 +196,22 @@ template <class S> void check_attention(int64_t batch, int64_t length, int64_t c
   if (!good) differ("attention", length, size);
 }
 
+template <class S> void check_gelu(int64_t n) {
+  const Threads threads{nullptr, 2};
+  const int dtype = sizeof(S) == 4 ? FLOAT32 : BFLOAT16;
+  const double tolerance = sizeof(S) == 4 ? 1e-5 : 0.02;
+  auto x = random<S>(n);
+  std::unique_ptr<S[]> y(new S[n]), slope(new S[n]);
+  bool good = OK == evergraft_gelu(x.get(), y.get(), nullptr, n, dtype, &threads);
+  good &= OK == evergraft_gelu(x.get(), y.get(), slope.get(), n, dtype, &threads);
+  for (int64_t i = 0; i < n; i++) {
+    const double v = widen(x[i]), below = std::erfc(-v / std::sqrt(2.0)) / 2;
+    good &= std::fabs(widen(y[i]) - v * below) < tolerance;
+    good &= std::fabs(widen(slope[i]) - below - v * std::exp(-v * v / 2) / std::sqrt(2 * M_PI)) < tolerance;
+  }
+  if (!good) differ("GELU", 1, n);
+}
+
 }  // namespace
 
 int main() {
@@ -229,6 +246,11 @@ int main() {
       check_attention<Bf16>(2, length, 3, size);
       cases += 2;
     }
+  for (int64_t n : {0, 1, 15, 1000, 40000}) {
+    check_gelu<float>(n);
+    check_gelu<Bf16>(n);
+    cases += 2;
+  }
   Blocks broken(4, 4, 2, 2, 0.5);
   broken.columns.back() = 4;
   float none[64] = {};

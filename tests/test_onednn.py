@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from evergraft import onednn
 from evergraft.onednn import OneDnnLinear, has_onednn
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="this torch cannot be made to use oneDNN")
@@ -21,3 +22,11 @@ def test_all_three_products():
         results.append([y, *torch.autograd.grad(y, [x, layer.weight, layer.bias], grad)])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_processor_without_bf16_instructions_has_no_product_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("could not create a primitive descriptor")  # as oneDNN says on AVX2
+
+    monkeypatch.setattr(onednn, "onednn_linear", refuse)
+    assert not has_onednn.__wrapped__(torch.bfloat16)  # what is cached stays as it is

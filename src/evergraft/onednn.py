@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def has_onednn() -> bool:
-    """Whether this torch can be made to multiply on the CPU with oneDNN, in fp32 too."""
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
+@cache
+def has_onednn(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this torch can be made to multiply on the CPU with oneDNN, in fp32 too.
+
+    In bf16 that also takes a processor with AVX-512: on others oneDNN offers no product.
+    """
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    ones = torch.ones(16, 16, dtype=dtype)
+    try:
+        onednn_linear(ones, ones)
+    except RuntimeError:
+        return False
+    return True
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

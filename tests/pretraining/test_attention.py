@@ -20,6 +20,12 @@ from tests.pretraining.philox import kept
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
 
 
+class Layer(nn.Module):
+    """As BERT's: a layer that does not say so is taken for causal."""
+
+    is_causal = False
+
+
 def tensors(dtype):
     return [torch.randn(3, 16, 2, 8, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
 
@@ -27,7 +33,7 @@ def tensors(dtype):
 @pytest.mark.parametrize("scaling", [None, 0.3])
 def test_products_equal_sdpa(scaling):
     inputs = tensors(torch.bfloat16)
-    mixed, none = module.attention(nn.Module(), *inputs, None, scaling=scaling)
+    mixed, none = module.attention(Layer(), *inputs, None, scaling=scaling)
     assert none is None
     wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
     expected = F.scaled_dot_product_attention(*wide, scale=scaling).transpose(1, 2)
@@ -44,9 +50,9 @@ def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
     inputs = tensors(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         torch.manual_seed(0)
-        mixed, _ = module.attention(nn.Module(), *inputs, None, dropout=dropout)
+        mixed, _ = module.attention(Layer(), *inputs, None, dropout=dropout)
     torch.manual_seed(0)
-    expected, _ = module.attention(nn.Module(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
+    expected, _ = module.attention(Layer(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
     assert torch.equal(mixed, expected.bfloat16())
 
 
@@ -96,7 +102,7 @@ def test_native_attention_is_attention(tier, shape, dropout, dtype, monkeypatch)
     inputs = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(3)]
     wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
     mask = attention_mask(shape, 5, 6554) if dropout else torch.ones(())
-    got, _ = module.attention(nn.Module(), *inputs, None, dropout=dropout)
+    got, _ = module.attention(Layer(), *inputs, None, dropout=dropout)
     expected = reference(*wide, shape[-1] ** -0.5, mask)
     assert got.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
@@ -118,7 +124,7 @@ def test_native_attention_is_attention(tier, shape, dropout, dtype, monkeypatch)
 def test_any_attention(shape, scale, sharpness, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     inputs = [(torch.randn(shape, generator=generator) * size).to(dtype) for size in (sharpness, 1.0, 1.0)]
-    got, _ = module.attention(nn.Module(), *inputs, None, scaling=scale)
+    got, _ = module.attention(Layer(), *inputs, None, scaling=scale)
     expected = reference(*(tensor.double() for tensor in inputs), scale, torch.ones(()))
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
     # of a score of 1000 fp32 knows the fourth decimal
@@ -142,7 +148,7 @@ def test_attention_does_not_depend_on_threads(threads):
 
     def run():
         torch.manual_seed(0)
-        mixed, _ = module.attention(nn.Module(), *inputs, None, dropout=0.2)
+        mixed, _ = module.attention(Layer(), *inputs, None, dropout=0.2)
         return mixed, *torch.autograd.grad(mixed.square().sum(), inputs)
 
     with torch_threads(1):
@@ -154,7 +160,7 @@ def test_attention_does_not_depend_on_threads(threads):
 def test_attention_of_what_is_no_number():
     query, key, value = (torch.randn(1, 2, 40, 16) for _ in range(3))
     query[0, 1, 3, 5] = torch.nan
-    mixed, _ = module.attention(nn.Module(), query, key, value, None)
+    mixed, _ = module.attention(Layer(), query, key, value, None)
     assert mixed.isnan().all(-1)[0].nonzero().tolist() == [[3, 1]]
     assert mixed.isnan().sum() == 16
 
@@ -186,7 +192,7 @@ def test_query_key_and_value_share_a_cast():
 def test_dropout_drops_probabilities():
     query, key, _ = tensors(torch.float32)
     torch.manual_seed(0)
-    mixed, _ = module.attention(nn.Module(), query, key, torch.ones_like(key), None, dropout=0.5)
+    mixed, _ = module.attention(Layer(), query, key, torch.ones_like(key), None, dropout=0.5)
     assert mixed.std() > 0.05  # the probabilities of a token no longer sum to one
     assert mixed.mean().item() == pytest.approx(1, abs=0.1)
 

@@ -31,7 +31,7 @@ def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 2048, rou
     """
     x, weight = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     tasks = {"torch": lambda: F.linear(x, weight)}
-    if device == "cpu" and has_onednn():
+    if device == "cpu" and has_onednn(dtype):
         tasks["oneDNN"] = lambda: onednn_linear(x, weight)
     seconds = fastest(tasks, rounds, device=device)
     by = min(seconds, key=lambda name: seconds[name])

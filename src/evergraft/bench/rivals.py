@@ -100,8 +100,8 @@ def _onednn(layer: Layer) -> dict[str, Callable[[], Any] | str]:
     """Dense, forced onto oneDNN in fp32 too."""
     if layer.x.device.type != "cpu":
         raise RuntimeError("oneDNN multiplies on the CPU only")
-    if not has_onednn():
-        raise RuntimeError("this torch is built without oneDNN")
+    if not has_onednn(layer.x.dtype):
+        raise RuntimeError(f"oneDNN has no product in {layer.x.dtype} with this torch on this processor")
     weight = scatter(layer.values, layer.topology)
     return {
         "forward": lambda: onednn_linear(layer.x, weight, layer.bias),

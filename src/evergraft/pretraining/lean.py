@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from torch import nn
+from transformers.activations import GELUActivation
 from transformers.models.bert.modeling_bert import BertOutput, BertSelfAttention, BertSelfOutput
 
 from evergraft.pretraining.attention import SelfAttention
 from evergraft.pretraining.dropout import Dropout
+from evergraft.pretraining.gelu import Gelu
 from evergraft.pretraining.residual_norm import Output, SelfOutput
 
 LEAN: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: Dropout,
     BertSelfAttention: SelfAttention,
+    GELUActivation: Gelu,
     BertSelfOutput: SelfOutput,
     BertOutput: Output,
 }
