@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evergraft import EvergraftError
+from evergraft.bench import step
 from evergraft.bench.step import StepBench, with_full_head
 from evergraft.pretraining.model import bert_config, create_model
 
@@ -22,7 +23,8 @@ def bench(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_figures(bench, precision):
+def test_figures(bench, precision, monkeypatch):
+    monkeypatch.setattr(step, "has_onednn", lambda dtype=torch.float32: True)
     result = bench(precision=precision).run(peak_size=32)
     assert set(result["rivals"]) == {
         *(f"{name} {each}" for name in ("lean dense", "stock transformers") for each in ("fp32", "bf16")),
@@ -40,6 +42,12 @@ def test_figures(bench, precision):
     assert result["tokens_per_second"] == pytest.approx(64 / result["seconds"])
 
 
+def test_rivals_in_bf16_where_the_processor_multiplies_it_or_it_is_asked(bench, monkeypatch):
+    monkeypatch.setattr(step, "has_onednn", lambda dtype=torch.float32: dtype == torch.float32)
+    assert {precision for _, precision in bench().steps()} == {"fp32"}
+    assert ("lean dense", "bf16") in bench(precision="bf16").steps()
+
+
 def test_several_and_dense_alone(bench):
     result = bench(densities=(0.1, 1.0), all_rivals=False).run(peak_size=32)
     assert [round(figures["density"], 1) for figures in result["results"]] == [0.1, 1.0]
@@ -48,9 +56,8 @@ def test_several_and_dense_alone(bench):
 
 
 def test_rivals_get_the_same_task(bench):
-    step = bench()
     torch.manual_seed(0)
-    rivals, losses = step._rivals(), {}
+    rivals, losses = bench()._rivals(), {}
     for key, rival in rivals.items():
         if "stock" not in key[0]:  # whose weights are others
             rival.model.eval()
@@ -61,9 +68,9 @@ def test_rivals_get_the_same_task(bench):
 
 
 def test_the_stock_batch_is_the_same(bench):
-    step = bench()
-    inputs = step._inputs()
-    model = create_model(bert_config(step.model, 128, 16), 0).eval().double()
+    setting = bench()
+    inputs = setting._inputs()
+    model = create_model(bert_config(setting.model, 128, 16), 0).eval().double()
     with torch.no_grad():
         lean, full = model(**inputs).loss, model(**with_full_head(inputs)).loss
     torch.testing.assert_close(lean, full, rtol=1e-6, atol=0)

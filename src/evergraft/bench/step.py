@@ -68,7 +68,7 @@ class StepBench:
     Args:
         model: of the family, or a config.json.
         densities, blocks: every pair of them.
-        precision: `fp32` or `bf16` of the sparse step; rivals run in both.
+        precision: `fp32` or `bf16` of the sparse step; rivals run in both, in bf16 where it is fast.
         batch_size, sequence_length, vocabulary_size: sizes of the step; the vocabulary is BERT's own by default.
         threads: of torch and the native products; by default as many as torch has.
         rounds: each is the fastest of so many.
@@ -158,12 +158,17 @@ class StepBench:
         stock = _stock(self._config()).to(self.device)  # type: ignore[arg-type]
         full = with_full_head(inputs)
         steps = {
-            **{(STOCK, precision): Step(stock, full, precision) for precision in DTYPES},
-            **{(LEAN, precision): Step(lean, inputs, precision) for precision in DTYPES},
+            **{(STOCK, precision): Step(stock, full, precision) for precision in self._precisions()},
+            **{(LEAN, precision): Step(lean, inputs, precision) for precision in self._precisions()},
         }
         if self.device == "cpu" and has_onednn():
             steps[LEAN_ONEDNN, "fp32"] = Step(_on_onednn(self._model()), inputs, "fp32")
         return steps
+
+    def _precisions(self) -> list[str]:
+        """Of the rivals: bf16 where it is asked or fast; on a CPU without products in it a step takes minutes."""
+        fast = self.device != "cpu" or has_onednn(torch.bfloat16)
+        return [precision for precision in DTYPES if fast or precision in ("fp32", self.precision)]
 
     def _measure(self, density: float, block: tuple[int, int], rivals: dict[Rival, Step], peak: Peak) -> Figures:
         step = self._sparse_step(density, block)
