@@ -84,46 +84,49 @@ void pack(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t 
     }
 }
 
-// The first `count` features of a tile in fp32, plus bias if there is one, to features f0 ... of the tokens from t0.
-template <class S>
-void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y, int64_t t0, int64_t tokens, int64_t f0, bool past_caches) {
-  constexpr int SQUARES = SUMS_A_LINE<S>, LINE = SQUARES * LANES;
-  const int T_used = (int)std::min<int64_t>(T, tokens - t0);
-  for (int t = 0; t < T_used; t += LANES)
-    for (int f = 0; f < count; f += LINE) {
-      const int n = std::min(LINE, count - f), m = std::min(LANES, T_used - t);
-      Vec v[SQUARES][LANES], b[SQUARES] = {};
-      UNROLL for (int q = 0; q < SQUARES; q++) {
-        const int have = std::min(LANES, n - q * LANES);
-        if (have <= 0) break;
-        if (bias) b[q] = load_some(bias + f0 + f + q * LANES, have);
-        UNROLL for (int i = 0; i < LANES; i++) v[q][i] = i < have ? load(tile + (int64_t)(f + q * LANES + i) * T + t) : Vec{};
-        interleave<LANES>(v[q]);
-      }
-      S* to = y.data + (t0 + t) * y.stride + f0 + f;
-      for (int i = 0; i < m; i++, to += y.stride) {
-        Vec line[SQUARES];
-        UNROLL for (int q = 0; q < SQUARES; q++) line[q] = v[q][i] + b[q];
-        if (n == LINE) store_line(to, line, past_caches);
-        else for (int q = 0; q * LANES < n; q++) store_some(to + q * LANES, line[q], std::min(LANES, n - q * LANES));
-      }
-    }
-}
-
-// Sums of `tokens` tokens, `stride` apart, plus bias if there is one, to the `count` features that begin y's rows; count is
-// a multiple of LANES.
+// Sums of `tokens` tokens, `stride` apart, plus bias if there is one, to the `count` features that begin y's rows.
 template <class S>
 void write_rows(const float* sums, int stride, int64_t tokens, int count, const float* bias, Matrix<S> y, bool past_caches) {
   constexpr int VECTORS = SUMS_A_LINE<S>, LINE = VECTORS * LANES;
-  for (int64_t t = 0; t < tokens; t++)
-    for (int f = 0; f < count; f += LINE) {
-      S* to = y.data + t * y.stride + f;
+  for (int64_t t = 0; t < tokens; t++) {
+    const float* from = sums + t * stride;
+    S* to = y.data + t * y.stride;
+    int f = 0;
+    for (; f + LINE <= count; f += LINE) {
       Vec line[VECTORS];
-      UNROLL for (int q = 0; q < VECTORS; q++) if (f + q * LANES < count) {
-        line[q] = load(sums + t * stride + f + q * LANES);
+      UNROLL for (int q = 0; q < VECTORS; q++) {
+        line[q] = load(from + f + q * LANES);
         if (bias) line[q] += load(bias + f + q * LANES);
-        if (f + LINE > count) store(to + q * LANES, line[q]);
       }
-      if (f + LINE <= count) store_line(to, line, past_caches);
+      store_line(to + f, line, past_caches);
     }
+    for (; f < count; f += LANES) {
+      const int n = std::min(LANES, count - f);
+      Vec some = load(from + f);
+      if (bias) some += load_some(bias + f, n);
+      store_some(to + f, some, n);
+    }
+  }
+}
+
+// The first `count` features of a tile in fp32, plus bias if there is one, to features f0 ... of the tokens from t0. Rows are
+// put together beside, so that whole cache lines are written one after another: halves of them are slow past the caches.
+template <class S>
+void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y, int64_t t0, int64_t tokens, int64_t f0, bool past_caches) {
+  constexpr int FEATURES = 64;
+  const int T_used = (int)std::min<int64_t>(T, tokens - t0);
+  alignas(64) float rows[LANES * FEATURES];
+  for (int f = 0; f < count; f += FEATURES) {
+    const int n = std::min(FEATURES, count - f);
+    for (int t = 0; t < T_used; t += LANES) {
+      for (int g = 0; g < n; g += LANES) {
+        Vec v[LANES];
+        UNROLL for (int i = 0; i < LANES; i++) v[i] = g + i < n ? load(tile + (int64_t)(f + g + i) * T + t) : Vec{};
+        interleave<LANES>(v);
+        UNROLL for (int i = 0; i < LANES; i++) store(rows + i * FEATURES + g, v[i]);
+      }
+      const Matrix<S> to{y.data + (t0 + t) * y.stride + f0 + f, y.stride};
+      write_rows(rows, FEATURES, std::min(LANES, T_used - t), n, bias ? bias + f0 + f : nullptr, to, past_caches);
+    }
+  }
 }
