@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from evergraft.bench.timing import torch_threads
 from evergraft.library import runnable_tiers
 from evergraft.pretraining import dropout as module
 from evergraft.pretraining.dropout import Dropout, dropout
@@ -33,12 +34,10 @@ def test_every_tier_drops_the_same(tier, count, dtype, monkeypatch):
 
 def test_threads_change_nothing():
     x, results = torch.ones(300_000), []
-    threads = torch.get_num_threads()
     for count in (1, 3):
-        torch.set_num_threads(count)
         torch.manual_seed(1)
-        results.append(dropout(x, 0.3))
-    torch.set_num_threads(threads)
+        with torch_threads(count):
+            results.append(dropout(x, 0.3))
     assert torch.equal(*results)
 
 

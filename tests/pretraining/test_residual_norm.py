@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.models.bert.modeling_bert import BertOutput, BertSelfOutput
 
+from evergraft.bench.timing import torch_threads
 from evergraft.library import runnable_tiers
 from evergraft.pretraining import dropout
 from evergraft.pretraining import residual_norm as module
@@ -50,13 +51,12 @@ def test_equals_torchs_operators(tier, rows, features, probability, monkeypatch)
 
 def test_threads_change_nothing():
     x, residual, norm = problem(100, 128)
-    threads, results = torch.get_num_threads(), []
+    results = []
     for count in (1, 3):
-        torch.set_num_threads(count)
         torch.manual_seed(1)
-        y = residual_norm(x, residual, norm, Dropout(0.1))
-        results.append((y, *torch.autograd.grad(y.sin().sum(), (x, residual, norm.weight, norm.bias))))
-    torch.set_num_threads(threads)
+        with torch_threads(count):
+            y = residual_norm(x, residual, norm, Dropout(0.1))
+            results.append((y, *torch.autograd.grad(y.sin().sum(), (x, residual, norm.weight, norm.bias))))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

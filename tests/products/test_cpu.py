@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import evergraft.products as products
 from evergraft import BlockTopology, EvergraftError, library
+from evergraft.bench.timing import torch_threads
 from evergraft.library import runnable_tiers
 from evergraft.products import cpu, dense, linear
 from evergraft.products.cpu import CpuBackend
@@ -135,14 +136,10 @@ def test_skewed_topologies(tier, block):
 )
 def test_threads_do_not_change_a_bit(block, grid):
     backend, tensors = CpuBackend(), problem(block, grid, tokens=500)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         alone = all_products(backend, *tensors)
-        torch.set_num_threads(3)
+    with torch_threads(3):
         together = all_products(backend, *tensors)
-    finally:
-        torch.set_num_threads(before)
     assert all(torch.equal(mine, its) for mine, its in zip(alone, together, strict=True))
 
 
