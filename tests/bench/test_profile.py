@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from evergraft.bench import step
 from evergraft.bench.profile import OTHER, PARTS, profile_steps
 from evergraft.bench.step import StepBench
 from evergraft.errors import EvergraftError
@@ -13,11 +15,14 @@ from evergraft.errors import EvergraftError
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
+    """As on a processor with products in bf16."""
     config = tmp_path_factory.mktemp("model") / "config.json"
     sizes = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
     config.write_text(json.dumps({"model_type": "bert", **sizes}))
     sizes = {"batch_size": 4, "sequence_length": 16, "vocabulary_size": 1021, "blocks": ((4, 4),)}
-    return profile_steps(StepBench(str(config), rounds=1, backend="dense", **sizes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "has_onednn", lambda dtype=torch.float32: True)
+        return profile_steps(StepBench(str(config), rounds=1, backend="dense", **sizes))
 
 
 @pytest.mark.parametrize(("size", "what"), [(64, "tokens of a step"), (128, "hidden size"), (512, "intermediate size")])
