@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-@cache
 def has_onednn(dtype: torch.dtype = torch.float32) -> bool:
-    """Whether this torch can be made to multiply on the CPU with oneDNN, in fp32 too.
+    """Whether this torch can be made to multiply on the CPU with oneDNN, in fp32 too; bf16 takes a processor for it."""
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and (dtype != torch.bfloat16 or multiplies_bf16())
 
-    In bf16 that also takes a processor with AVX-512: on others oneDNN offers no product.
-    """
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    ones = torch.ones(16, 16, dtype=dtype)
-    try:
-        onednn_linear(ones, ones)
-    except RuntimeError:
-        return False
-    return True
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def multiplies_bf16() -> bool:
+    """Whether torch has fast bf16 products on this processor."""
+    ops = torch.ops.mkldnn
+    return hasattr(ops, "_is_mkldnn_bf16_supported") and bool(ops._is_mkldnn_bf16_supported())
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -46,7 +46,7 @@ def test_products_equal_sdpa(scaling):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
-    monkeypatch.setattr(module, "_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
     inputs = tensors(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         torch.manual_seed(0)

@@ -13,6 +13,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
 from evergraft.library import DTYPES, call, serves
+from evergraft.onednn import multiplies_bf16
 from evergraft.pretraining.dropout import Choice, choose
 from evergraft.pretraining.dropout import dropout as drop
 
@@ -49,7 +50,7 @@ def attention(
     if attention_mask is None and _native_takes(query, key, value):
         operands = (tensor.transpose(1, 2) for tensor in (query, key, value))
         return _Attention.apply(*operands, scale, choose(dropout)), None  # type: ignore[no-untyped-call]
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not _multiplies_bf16():
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and not multiplies_bf16():
         with torch.autocast("cpu", enabled=False):
             q, k, v = (tensor.float() for tensor in (query, key, value))
             mixed, _ = attention(module, q, k, v, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
@@ -166,13 +167,6 @@ def mask(
         local_size=local_size,
         **kwargs,
     )
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _multiplies_bf16() -> bool:
-    """Whether torch has fast bf16 products on this processor."""
-    ops = torch.ops.mkldnn
-    return hasattr(ops, "_is_mkldnn_bf16_supported") and bool(ops._is_mkldnn_bf16_supported())
 
 
 AttentionInterface.register(NAME, attention)
