@@ -23,7 +23,7 @@ template <class S> void drop(Dropout dropout, const S* x, S* y, int64_t begin, i
 }
 
 // work(first, last) for runs of rows whose numbers are whole groups, about SHARE of them.
-template <class F> void in_runs(const Threads& threads, int64_t rows, int64_t length, F work) {
+template <class F> void in_row_runs(const Threads& threads, int64_t rows, int64_t length, F work) {
   const int64_t run = std::max<int64_t>(1, SHARE / DRAW / std::max<int64_t>(1, length)) * DRAW;
   parallel(threads, (rows + run - 1) / run, [&](int64_t i) { work(i * run, std::min(rows, (i + 1) * run)); });
 }
@@ -101,7 +101,7 @@ EXPORT int evergraft_dropout(const void* x, void* y, int64_t n, int dtype, uint6
 EXPORT int evergraft_softmax(const void* scores, void* probabilities, void* kept, int64_t rows, int64_t length, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
   return guarded([&] { with_dtype(dtype, [&](auto s) {
     using S = decltype(s);
-    in_runs(*threads, rows, length, [&](int64_t first, int64_t last) {
+    in_row_runs(*threads, rows, length, [&](int64_t first, int64_t last) {
       const std::unique_ptr<float[]> exponentials(new (std::nothrow) float[length + LANES]);
       if (!exponentials) throw OUT_OF_MEMORY;
       for (int64_t at = first * length; at < last * length; at += length) softmax_row((const S*)scores + at, (S*)probabilities + at, length, exponentials.get());
@@ -114,7 +114,7 @@ EXPORT int evergraft_softmax(const void* scores, void* probabilities, void* kept
 EXPORT int evergraft_softmax_backward(const void* grad, const void* probabilities, void* dscores, int64_t rows, int64_t length, int dtype, uint64_t seed, int64_t dropped, const Threads* threads) {
   return guarded([&] { with_dtype(dtype, [&](auto s) {
     using S = decltype(s);
-    in_runs(*threads, rows, length, [&](int64_t first, int64_t last) {
+    in_row_runs(*threads, rows, length, [&](int64_t first, int64_t last) {
       const S* source = (const S*)(dropped ? dscores : grad);
       if (dropped) drop(Dropout{seed, (uint32_t)dropped}, (const S*)grad, (S*)dscores, first * length, last * length);
       for (int64_t at = first * length; at < last * length; at += length) softmax_row_backward(source + at, (const S*)probabilities + at, (S*)dscores + at, length);
@@ -127,7 +127,7 @@ EXPORT int evergraft_softmax_backward(const void* grad, const void* probabilitie
 EXPORT int evergraft_residual_norm(const void* x, const float* residual, const float* weight, const float* bias, float epsilon, float* out, void* normal, float* deviations, int64_t rows, int64_t features, uint64_t seed, int64_t dropped, const Threads* threads) {
   return guarded([&] {
     const Norm norm{features, weight, {seed, (uint32_t)dropped}};
-    in_runs(*threads, rows, features, [&](int64_t first, int64_t last) {
+    in_row_runs(*threads, rows, features, [&](int64_t first, int64_t last) {
       for (int64_t row = first, at = first * features; row < last; row++, at += features)
         norm.forward(row, (const Bf16*)x + at, residual + at, bias, epsilon, out + at, (Bf16*)normal + at, deviations + row);
     });

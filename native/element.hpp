@@ -59,7 +59,7 @@ INLINE void store_line(Bf16* p, const Vec* v, bool past_caches) {
   past_caches ? stream((float*)p, line) : store((float*)p, line);
 }
 
-// The first n of LANES numbers, the others zero; and back.
+// The first n of LANES numbers, fewer than all, the others zero; and back.
 template <class S> INLINE Vec load_some(const S* p, int n) {
   float some[LANES] = {};
   for (int i = 0; i < n; i++) some[i] = widen(p[i]);
@@ -70,6 +70,10 @@ template <class S> INLINE void store_some(S* p, Vec v, int n) {
   store(some, v);
   for (int i = 0; i < n; i++) narrow(some[i], p + i);
 }
+
+// The same where n may be LANES.
+template <class S> INLINE Vec get(const S* from, int n) { return n == LANES ? load(from) : load_some(from, n); }
+template <class S> INLINE void put(S* to, Vec v, int n) { n == LANES ? store(to, v) : store_some(to, v, n); }
 
 // How a weight multiplies a vector of inputs. Plain: fp32 by fp32. Dot: two bf16 by two bf16, both products summed in
 // fp32; then every 32-bit word of weights and inputs holds two neighbours of what is summed over.

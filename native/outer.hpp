@@ -25,28 +25,31 @@ template <int COUNT> struct ListedColumns {
   INLINE float* sums(int j) const { return sum[j]; }
 };
 
-// The first `valid` of COUNT columns: sums over the T tokens, U x P of them at a time, are added to where they belong.
-//   rows: [T / P] vectors.
-template <class Mac, int P, int U, int COUNT, class Columns>
+// The first `valid` of COUNT columns, H vectors of each: sums over the T tokens, U x P of them at a time, are added to
+// where they belong.
+//   rows: [H][T / P] vectors.
+template <class Mac, int P, int H, int U, int COUNT, class Columns>
 INLINE void outer_some(const float* rows, int T, const Columns& columns, int valid) {
   constexpr int ROWS = LANES / P;
-  Vec sum[COUNT] = {};
+  Vec sum[H][COUNT] = {};
   for (int t = 0; t < T; t += U * P) {
-    Vec r[U];
-    UNROLL for (int i = 0; i < U; i++) r[i] = load(rows + (t + i * P) * ROWS);
-    UNROLL for (int u = 0; u < COUNT; u++) {
-      const float* x = columns.x(u) + t;
-      UNROLL for (int i = 0; i < U; i++) sum[u] = Mac::add(sum[u], r[i], repeat<P>(x + i * P));
+    UNROLL for (int i = 0; i < U; i++) {
+      Vec r[H];
+      UNROLL for (int h = 0; h < H; h++) r[h] = load(rows + (h * T + t + i * P) * ROWS);
+      UNROLL for (int u = 0; u < COUNT; u++) {
+        const Vec x = repeat<P>(columns.x(u) + t + i * P);
+        UNROLL for (int h = 0; h < H; h++) sum[h][u] = Mac::add(sum[h][u], r[h], x);
+      }
     }
   }
-  UNROLL for (int u = 0; u < COUNT; u += P) {
-    Vec total = fold<P>(sum + u);
-    float* to = columns.sums(u);
-    if (u + P <= valid && columns.sums(u + P - 1) == to + (P - 1) * ROWS) store(to, load(to) + total);
+  UNROLL for (int u = 0; u < COUNT; u += P) UNROLL for (int h = 0; h < H; h++) {
+    Vec total = fold<P>(sum[h] + u);
+    float* to = columns.sums(u) + h * ROWS;
+    if (u + P <= valid && columns.sums(u + P - 1) == columns.sums(u) + (P - 1) * ROWS) store(to, load(to) + total);
     else {
       float some[LANES];
       store(some, total);
-      for (int k = 0; k < P && u + k < valid; k++) for (int r = 0; r < ROWS; r++) columns.sums(u + k)[r] += some[k * ROWS + r];
+      for (int k = 0; k < P && u + k < valid; k++) for (int r = 0; r < ROWS; r++) columns.sums(u + k)[h * ROWS + r] += some[k * ROWS + r];
     }
   }
 }
@@ -54,13 +57,13 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
 // The sums of ROWS numbers of every column of a block row.
 //   tile: the other activation, feature by feature.  gradient: blocks as [wide][tall]; offset: of the ROWS in a column.
 //   between: called now and then.
-template <class Mac, int P, class Between>
+template <class Mac, int P, int H, class Between>
 void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient, Between between) {
-  constexpr int COUNT = REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
+  constexpr int COUNT = H == 2 ? SUMS / 2 : REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
   auto some = [&](const auto& columns, int valid) {
     between();
-    if (T % (MANY * P) == 0) outer_some<Mac, P, MANY, COUNT>(rows, T, columns, valid);
-    else outer_some<Mac, P, 3, COUNT>(rows, T, columns, valid);
+    if (T % (MANY * P) == 0) outer_some<Mac, P, H, MANY, COUNT>(rows, T, columns, valid);
+    else outer_some<Mac, P, H, 3, COUNT>(rows, T, columns, valid);
   };
   const int total = row.count * block.ins;
   int j = 0, b = 0, c = 0;
@@ -109,7 +112,11 @@ template <class Mac, int P> struct Columns {
   // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [ins][outs].
   template <class Between>
   static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient, Between between) {
-    for (int offset = 0; offset < block.outs; offset += ROWS)
-      outer<Mac, P>(packed + (f + offset) * T, tile, T, row, block, offset, gradient, between);
+    int offset = 0;
+    if constexpr (P == 1)
+      for (; offset + 2 * ROWS <= block.outs; offset += 2 * ROWS)
+        outer<Mac, P, 2>(packed + (f + offset) * T, tile, T, row, block, offset, gradient, between);
+    for (; offset < block.outs; offset += ROWS)
+      outer<Mac, P, 1>(packed + (f + offset) * T, tile, T, row, block, offset, gradient, between);
   }
 };

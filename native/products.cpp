@@ -101,9 +101,9 @@ template <class F> void with_side(int n, F f) {
   }
 }
 
-// Whether blocks are better gathered with outputs in the lanes. fp32 is where they already are [ins][outs]: a copy would be
-// a quarter of what the layer holds.
-bool lanes_of_outputs(BlockShape block) { return block.outs % LANES == 0 && block.ins >= 4; }
+// Whether blocks are better gathered with outputs in the lanes: with many registers. fp32 is where they already are
+// [ins][outs]: a copy would be a quarter of what the layer holds.
+bool lanes_of_outputs(BlockShape block) { return REGISTERS == 32 && block.outs % LANES == 0 && block.ins >= 4; }
 
 // A product y = x M + bias under way.
 template <class S> struct Task {
@@ -161,11 +161,12 @@ void gather_lanes_words(const Index& index, BlockShape block, Source x, const fl
 // x is the task's input, or its words.
 template <class Mac, class S, class Source>
 void gather_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
-  if (lanes_of_outputs(block) && block.out_step == 1) {
-    if (block.outs % (2 * LANES) == 0) gather_lanes_words<Mac, 2>(index, block, x, values, task);
-    else gather_lanes_words<Mac, 1>(index, block, x, values, task);
-    return;
-  }
+  if constexpr (REGISTERS == 32)
+    if (lanes_of_outputs(block) && block.out_step == 1) {
+      if (block.outs % (2 * LANES) == 0) gather_lanes_words<Mac, 2>(index, block, x, values, task);
+      else gather_lanes_words<Mac, 1>(index, block, x, values, task);
+      return;
+    }
   const int64_t ins = index.columns * block.ins, words = round_up(ins, LANES);
   auto fill = [&](int64_t t0, int T, float* tile) { pack(x, t0, task.tokens, 0, ins, ins, T, tile); };
   with_side(block.ins, [&](auto side) {
@@ -197,7 +198,7 @@ void scatter_words(const Index& index, BlockShape block, Source x, const float* 
       for (int k = 0; k < count; k++) {
         ahead.fetch(share);
         const float* in = group + (int64_t)k * block.ins * T;
-        if (block.in_step == 1) scatter<Mac, 1>(in, T, index.row(r + k), block, values, tile);
+        if (block.outs == 1) scatter<Mac, 1>(in, T, index.row(r + k), block, values, tile);
         else scatter<Mac, 0>(in, T, index.row(r + k), block, values, tile);
       }
     }

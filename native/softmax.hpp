@@ -38,8 +38,6 @@ template <class S, class F> INLINE void each(const S* row, int64_t n, float padd
   for (int lane = (int)(n - i); lane < LANES; lane++) v[lane] = padding;
   work(i, v, (int)(n - i));
 }
-template <class S> INLINE Vec get(const S* from, int n) { return n == LANES ? load(from) : load_some(from, n); }
-template <class S> INLINE void put(S* to, Vec v, int n) { n == LANES ? store(to, v) : store_some(to, v, n); }
 
 template <class S> float highest(const S* row, int64_t n) {
   Vec found = -INFINITY - Vec{};

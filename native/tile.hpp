@@ -103,8 +103,8 @@ void write_rows(const float* sums, int stride, int64_t tokens, int count, const 
     for (; f < count; f += LANES) {
       const int n = std::min(LANES, count - f);
       Vec some = load(from + f);
-      if (bias) some += load_some(bias + f, n);
-      store_some(to + f, some, n);
+      if (bias) some += get(bias + f, n);
+      put(to + f, some, n);
     }
   }
 }
