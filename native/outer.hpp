@@ -33,12 +33,13 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
   constexpr int ROWS = LANES / P;
   Vec sum[H][COUNT] = {};
   for (int t = 0; t < T; t += U * P) {
-    UNROLL for (int i = 0; i < U; i++) {
-      Vec r[H];
-      UNROLL for (int h = 0; h < H; h++) r[h] = load(rows + (h * T + t + i * P) * ROWS);
-      UNROLL for (int u = 0; u < COUNT; u++) {
-        const Vec x = repeat<P>(columns.x(u) + t + i * P);
-        UNROLL for (int h = 0; h < H; h++) sum[h][u] = Mac::add(sum[h][u], r[h], x);
+    Vec r[H][U];
+    UNROLL for (int h = 0; h < H; h++) UNROLL for (int i = 0; i < U; i++) r[h][i] = load(rows + (h * T + t + i * P) * ROWS);
+    UNROLL for (int u = 0; u < COUNT; u++) {
+      const float* x = columns.x(u) + t;
+      UNROLL for (int i = 0; i < U; i++) {
+        const Vec xs = repeat<P>(x + i * P);
+        UNROLL for (int h = 0; h < H; h++) sum[h][u] = Mac::add(sum[h][u], r[h][i], xs);
       }
     }
   }
@@ -56,14 +57,15 @@ INLINE void outer_some(const float* rows, int T, const Columns& columns, int val
 
 // The sums of ROWS numbers of every column of a block row.
 //   tile: the other activation, feature by feature.  gradient: blocks as [wide][tall]; offset: of the ROWS in a column.
-//   between: called now and then.
+//   between: called now and then.  T: a multiple of 3 x P.
 template <class Mac, int P, int H, class Between>
 void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient, Between between) {
-  constexpr int COUNT = H == 2 ? SUMS / 2 : REGISTERS == 32 ? 16 : 8, MANY = REGISTERS == 32 && P == LANES ? 12 : 3;
+  constexpr int COUNT = H == 2 ? SUMS / 2 : REGISTERS == 32 ? 16 : 8;
+  constexpr int FEW = H == 2 && REGISTERS == 16 ? 1 : 3, MANY = REGISTERS == 32 && P == LANES ? 12 : FEW;
   auto some = [&](const auto& columns, int valid) {
     between();
     if (T % (MANY * P) == 0) outer_some<Mac, P, H, MANY, COUNT>(rows, T, columns, valid);
-    else outer_some<Mac, P, H, 3, COUNT>(rows, T, columns, valid);
+    else outer_some<Mac, P, H, FEW, COUNT>(rows, T, columns, valid);
   };
   const int total = row.count * block.ins;
   int j = 0, b = 0, c = 0;
