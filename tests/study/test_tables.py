@@ -88,14 +88,16 @@ def test_dynamic_against_static(record, collection):
 
 def test_learning_rates_beside_the_formula(record, collection):
     runs = [
-        record(loss, density=density, updates=0, learning_rate=rate)
+        run
         for density, losses in {1: (3.1, 3.0, 3.2), 0.1: (3.5, 3.4, 3.3)}.items()
         for rate, loss in zip((1e-3, 2e-3, 4e-3), losses, strict=True)
+        for run in seeds(record, loss, density=density, updates=0, learning_rate=rate)
     ]
     dense, sparse = learning_rates(collection(*runs)).rows
-    assert dense[3] == "0.002"
-    assert sparse[3] == "0.004 (at the edge)"
-    assert float(sparse[5]) == pytest.approx(0.002 * 6.40, rel=0.01)  # exp(1.969 0.81 + 0.2905 0.9)
+    assert dense[2:4] == ("0.002", "3.0000 ± 0.0248")
+    assert sparse[2] == "0.004 (at the edge)"
+    assert float(sparse[4]) == pytest.approx(0.002 * 6.40, rel=0.01)  # exp(1.969 0.81 + 0.2905 0.9)
+    assert sparse[5] == "0.001: 0.2000 ± 0.0000, 0.002: 0.1000 ± 0.0000"
 
 
 def test_csv_has_a_line_a_run(finished_study):

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from rich.console import Console
@@ -85,7 +86,8 @@ def is_running(log: Path) -> bool:
 def seconds_left(statuses: Sequence[RunStatus], jobs: int) -> float | None:
     """Expected training time until the study ends, in seconds; None while nothing is known, 0 when all is done.
 
-    A run is expected to take as long as its like, another seed of the same recipe, or else as the mean of all.
+    A run is expected to take as long as its like, other seeds of the same recipe, or else as all: the median of them,
+    since the time of a run that was paused, or had a busy machine, says little of the next.
 
     Args:
         statuses: of all runs; failed ones are not waited for.
@@ -101,7 +103,7 @@ def seconds_left(statuses: Sequence[RunStatus], jobs: int) -> float | None:
     if not known:
         return None
     everything = [seconds for found in known.values() for seconds in found]
-    expected = [(1 - status.progress) * _mean(known[_like(status.run)] or everything) for status in left]
+    expected = [(1 - status.progress) * median(known[_like(status.run)] or everything) for status in left]
     return sum(expected) / min(jobs, len(left))
 
 
@@ -143,10 +145,6 @@ def duration(seconds: float) -> str:
 
 def _like(run: PlannedRun) -> str:
     return run.name.rpartition("-s")[0]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _progress(recipe: Recipe, step: int, seconds: float) -> float:

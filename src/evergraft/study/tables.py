@@ -171,21 +171,24 @@ def learning_rates(collection: Collection) -> Table | None:
     dense = {key[1]: one.recipe.learning_rate for key, one in best.items() if key[0] == "dense"}
     rows = []
     for (family, model, block, density), one in best.items():
-        rates = sorted(m.recipe.learning_rate or 0 for m in swept[family, model, block, density])
+        by_rate = sorted(swept[family, model, block, density], key=lambda each: each.recipe.learning_rate or 0)
         predicted = dense[model] * learning_rate_factor(density) if dense.get(model) else None  # type: ignore[operator]
-        at_edge = one.recipe.learning_rate in (rates[0], rates[-1])
+        at_edge = one in (by_rate[0], by_rate[-1])
         rows.append(
             (
-                f"{family} {model} {block}",
+                " ".join(dict.fromkeys((family, model, block))),
                 f"{1 - density:g}",
-                ", ".join(f"{rate:.3g}" for rate in rates),
                 f"{one.recipe.learning_rate:.3g}" + (" (at the edge)" if at_edge else ""),
                 one.loss.text(4),
                 f"{predicted:.3g}" if predicted else "-",
+                ", ".join(_above(one, each) for each in by_rate if each is not one),
             )
         )
-    note = "The formula: eta(s) = eta(0) exp(1.969 s^2 + 0.2905 s), with eta(0) the best dense rate found here."
-    header = ("configuration", "sparsity", "rates tried", "best rate", "MLM loss there, nats", "formula")
+    note = (
+        "The formula: eta(s) = eta(0) exp(1.969 s^2 + 0.2905 s), with eta(0) the best dense rate found here. "
+        f"Validation MLM losses, nats; differences are paired by seed; {INTERVAL}."
+    )
+    header = ("configuration", "sparsity", "best rate", "loss there", "formula", "other rates: loss above that")
     return Table("learning-rate", "Learning rates", note, header, tuple(rows))
 
 
@@ -254,6 +257,11 @@ def _verdict(difference: Estimate | None) -> tuple[str, str]:
         return difference.text(4), f"{better} (one seed)"
     noise = difference.low <= 0 <= difference.high
     return difference.text(4), f"{better}, within noise" if noise else better
+
+
+def _above(best: Configuration, other: Configuration) -> str:
+    difference = paired_difference(*(one.by_seed("validation_mlm_loss") for one in (best, other)))
+    return f"{other.recipe.learning_rate:.3g}: {'-' if difference is None else difference.text(4)}"
 
 
 def _ratio(ratio: Estimate | None) -> str:
