@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from dataclasses import replace
 
 import pytest
 
 from evergraft.study.paper import PUBLISHED, comparisons
 from evergraft.study.results import collect
-from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, tables
+from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, tables, transfer
 
 
 def seeds(record, loss, spread=0.01, **fields):
@@ -98,6 +100,26 @@ def test_learning_rates_beside_the_formula(record, collection):
     assert sparse[2] == "0.004 (at the edge)"
     assert float(sparse[4]) == pytest.approx(0.002 * 6.40, rel=0.01)  # exp(1.969 0.81 + 0.2905 0.9)
     assert sparse[5] == "0.001: 0.2000 ± 0.0000, 0.002: 0.1000 ± 0.0000"
+
+
+def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):
+    def finetuned(name, accuracies, **fields):
+        runs = []
+        for run, values in zip(seeds(record, 3.0, **fields), accuracies, strict=True):
+            runs.append(replace(run, folder=tmp_path / f"{name}-{run.recipe.seed}"))
+            for number, value in enumerate(values):
+                folder = runs[-1].folder / "finetune" / f"sst2-s{number}"
+                folder.mkdir(parents=True)
+                result = {"task": "sst2", "densified": False, "metrics": {"accuracy": value, "pearson": None}}
+                (folder / "result.json").write_text(json.dumps(result))
+        return runs
+
+    dense = finetuned("dense", [[0.7, 0.8], [0.75, 0.75], [0.7]], density=1)
+    sparse = finetuned("sparse", [[0.8], [0.8, 0.8], [0.75]], density=0.1, updates=0)
+    assert transfer(collection(*sparse, *dense)).rows == (
+        ("sst2, accuracy", "static d0.1", "as it was", "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
+        ("sst2, accuracy", "dense", "as it was", "3 (5)", "0.733 ± 0.072", "-"),
+    )
 
 
 def test_csv_has_a_line_a_run(finished_study):

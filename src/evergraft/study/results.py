@@ -22,6 +22,7 @@ from evergraft.study.status import METRICS_FILE, run_status
 
 TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
 OTHERS = tuple(name for name in Recipe.model_fields if name not in ("model", "density", "block", "seed"))
+Score = tuple[str, bool, str]  # of a fine-tuned model: task, whether densified, metric
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ class RunRecord:
         """The results of `evergraft finetune` in this run's folder."""
         found = sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))
         return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+
+    def scores(self) -> dict[Score, list[float]]:
+        """What its fine-tunings came to, where that is defined."""
+        scores: dict[Score, list[float]] = defaultdict(list)
+        for result in self.finetuned:
+            for metric, value in result["metrics"].items():
+                if value is not None:
+                    scores[result["task"], result["densified"], metric].append(value)
+        return scores
 
 
 @dataclass(frozen=True)

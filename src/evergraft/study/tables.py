@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from evergraft.family import learning_rate_factor
 from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons, facts
 from evergraft.study.pareto import equal_loss
-from evergraft.study.results import Collection, Configuration, RunRecord
+from evergraft.study.results import Collection, Configuration, RunRecord, Score
 from evergraft.study.statistics import INTERVAL, Estimate, paired_difference, t_interval
 
 Cell = str
@@ -192,21 +192,32 @@ def learning_rates(collection: Collection) -> Table | None:
     return Table("learning-rate", "Learning rates", note, header, tuple(rows))
 
 
-def transfer(collection: Collection) -> Table | None:
-    """Fine-tuning results of the runs, by configuration and task."""
+def transfer(collection: Collection) -> Table:
+    """What fine-tuned models come to, by task, beside the dense model that was pre-trained alike."""
+    dense = {_model_and_steps(one): _scores(one) for one in collection.family("dense")}
     rows = []
     for one in collection.configurations:
-        found: dict[tuple[str, bool], list[dict[str, Any]]] = defaultdict(list)
-        for record in one.records:
-            for result in record.finetuned:
-                found[result["task"], result["densified"]].append(result)
-        for (task, densified), results in sorted(found.items()):
-            figures = [f"{METRIC_NAMES.get(name, name)} {_mean(results, name)}" for name in results[0]["metrics"]]
-            how = "densified" if densified else "as it was"
-            rows.append((one.label, task, how, str(len(results)), ", ".join(figures)))
-    note = f"Validation metrics of `evergraft finetune`, over the models and seeds fine-tuned; {INTERVAL}."
-    header = ("configuration", "task", "encoder", "fine-tuned", "metrics")
-    return Table("transfer", "Fine-tuning", note, header, tuple(rows))
+        beside = {} if one.family == "dense" else dense.get(_model_and_steps(one), {})
+        for score, by_seed in sorted(_scores(one).items()):
+            task, densified, metric = score
+            over = paired_difference(beside.get((task, False, metric), {}), by_seed)
+            times = sum(len(record.scores().get(score, [])) for record in one.records)
+            rows.append(
+                (
+                    f"{task}, {METRIC_NAMES.get(metric, metric)}",
+                    one.label,
+                    "densified" if densified else "as it was",
+                    f"{len(by_seed)} ({times})",
+                    t_interval(list(by_seed.values())).text(),
+                    "-" if over is None else over.text(),
+                )
+            )
+    note = (
+        "Validation metrics of `evergraft finetune`. Several fine-tunings of one model (all of them in brackets) count "
+        f"as their mean; {INTERVAL}, the difference from the dense model is paired by them."
+    )
+    header = ("task", "configuration", "encoder", "models", "metric", "over dense")
+    return Table("transfer", "Fine-tuning", note, header, tuple(sorted(rows, key=lambda row: row[0])))
 
 
 def memory(collection: Collection) -> Table:
@@ -272,10 +283,16 @@ def _optional(one: Configuration, key: str) -> str:
     return "-" if one.records[0].result[key] is None else one.estimate(key).text()
 
 
-def _mean(results: Sequence[dict[str, Any]], metric: str) -> str:
-    values = [result["metrics"][metric] for result in results]
-    known = [value for value in values if value is not None]
-    return t_interval(known).text() if known else "undefined"
+def _scores(one: Configuration) -> dict[Score, dict[int, float]]:
+    scores: dict[Score, dict[int, float]] = defaultdict(dict)
+    for record in one.records:
+        for score, values in record.scores().items():
+            scores[score][record.recipe.seed] = mean(values)
+    return scores
+
+
+def _model_and_steps(one: Configuration) -> tuple[str, int | None]:
+    return facts(one)["model"], one.recipe.total_steps
 
 
 def _megabytes(size: int) -> str:
