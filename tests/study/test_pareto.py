@@ -61,6 +61,19 @@ def test_a_loss_outside_the_dense_family_has_no_ratio(record, configurations):
     assert row.critical_cost is None
 
 
+def test_a_dense_family_was_trained_for_as_long(record, configurations):
+    sizes = {"tiny": (4.0, 1.0), "mini": (1.0, 100.0)}
+    dense = [record(*point, model=model, density=1) for model, point in sizes.items()]
+    others = [
+        record(2.0, 1e-3, model="tiny", density=1, steps=10),
+        record(2.0, 1e-3, model="tiny", density=1, batch_size=1),
+    ]
+    sparse = record(2.0, 5.0, density=0.1)
+    (row,) = equal_loss(configurations([*dense, *others]), configurations([sparse]))
+    assert row.ratios["flops_total"].mean == pytest.approx(0.5)
+    assert equal_loss(configurations([dense[0], *others]), configurations([sparse])) == []
+
+
 def test_one_seed_gives_a_ratio_without_an_interval(record, configurations):
     dense = configurations([record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1)])
     (row,) = equal_loss(dense, configurations([record(2.0, 5.0, density=0.1)]))

@@ -68,10 +68,16 @@ class EqualLoss:
 def equal_loss(dense: Sequence[Configuration], sparse: Sequence[Configuration]) -> list[EqualLoss]:
     """Cost ratios at equal loss of each sparse configuration.
 
+    A dense family are models trained for as long: where there are not two for a sparse configuration, it is left out.
     Each seed is compared with the dense family of the same seed; the ratios' geometric mean over seeds is given with
     the t interval of their logarithms.
     """
-    return [EqualLoss(one, {cost: _ratio(dense, one, cost) for cost in COSTS}) for one in sparse]
+    compared = []
+    for one in sparse:
+        family = [member for member in dense if member.length == one.length]
+        if len(family) > 1:
+            compared.append(EqualLoss(one, {cost: _ratio(family, one, cost) for cost in COSTS}))
+    return compared
 
 
 def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[BySeed, BySeed]]) -> Estimate | None:

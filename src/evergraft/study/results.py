@@ -108,6 +108,12 @@ class Configuration:
         """`16x16`; `dense` for a dense model."""
         return "dense" if self.recipe.density == 1 else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
 
+    @property
+    def length(self) -> tuple[int | None, float | None, int, int]:
+        """How long it was trained: steps (or minutes), sequences a step, tokens a sequence."""
+        recipe = self.recipe
+        return recipe.total_steps, recipe.minutes, recipe.batch_size, recipe.sequence_length
+
     def by_seed(self, key: str | Callable[[RunRecord], float]) -> dict[int, float]:
         """One figure of each seed: a key of `RunRecord.figures`, or a function of the record."""
         value = key if callable(key) else lambda record: record.figures[key]

@@ -91,12 +91,9 @@ def summary(collection: Collection) -> Table:
     return Table("summary", "Results", note, header, rows)
 
 
-def equal_loss_table(collection: Collection) -> Table | None:
-    """What sparsity costs at equal loss; None without a dense family of two sizes."""
-    dense = collection.family("dense")
+def equal_loss_table(collection: Collection) -> Table:
+    """What sparsity costs at equal loss; no row without a dense family of two sizes."""
     sparse = [one for one in collection.configurations if one.family != "dense"]
-    if len(dense) < 2 or not sparse:
-        return None
     rows = tuple(
         (
             one.configuration.label,
@@ -104,7 +101,7 @@ def equal_loss_table(collection: Collection) -> Table | None:
             "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
             _ratio(one.ratios["steady_seconds"]),
         )
-        for one in equal_loss(dense, sparse)
+        for one in equal_loss(collection.family("dense"), sparse)
     )
     note = (
         "Cost of a sparse configuration over that of the dense family at the same validation MLM loss, by log-log "
@@ -194,10 +191,10 @@ def learning_rates(collection: Collection) -> Table | None:
 
 def transfer(collection: Collection) -> Table:
     """What fine-tuned models come to, by task, beside the dense model that was pre-trained alike."""
-    dense = {_model_and_steps(one): _scores(one) for one in collection.family("dense")}
+    dense = {_model_and_length(one): _scores(one) for one in collection.family("dense")}
     rows = []
     for one in collection.configurations:
-        beside = {} if one.family == "dense" else dense.get(_model_and_steps(one), {})
+        beside = {} if one.family == "dense" else dense.get(_model_and_length(one), {})
         for score, by_seed in sorted(_scores(one).items()):
             task, densified, metric = score
             over = paired_difference(beside.get((task, False, metric), {}), by_seed)
@@ -291,8 +288,8 @@ def _scores(one: Configuration) -> dict[Score, dict[int, float]]:
     return scores
 
 
-def _model_and_steps(one: Configuration) -> tuple[str, int | None]:
-    return facts(one)["model"], one.recipe.total_steps
+def _model_and_length(one: Configuration) -> tuple[Any, ...]:
+    return facts(one)["model"], one.length
 
 
 def _megabytes(size: int) -> str:
