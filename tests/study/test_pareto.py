@@ -61,15 +61,16 @@ def test_a_loss_outside_the_dense_family_has_no_ratio(record, configurations):
     assert row.critical_cost is None
 
 
-def test_a_dense_family_was_trained_for_as_long(record, configurations):
+def test_a_dense_family_are_the_best_of_each_size_trained_for_as_long(record, configurations):
     sizes = {"tiny": (4.0, 1.0), "mini": (1.0, 100.0)}
-    dense = [record(*point, model=model, density=1) for model, point in sizes.items()]
+    dense = [record(*point, model=model, density=1, learning_rate=1e-3) for model, point in sizes.items()]
     others = [
         record(2.0, 1e-3, model="tiny", density=1, steps=10),
         record(2.0, 1e-3, model="tiny", density=1, batch_size=1),
+        record(4.1, 1e-3, model="tiny", density=1, learning_rate=2e-3),
     ]
     sparse = record(2.0, 5.0, density=0.1)
-    (row,) = equal_loss(configurations([*dense, *others]), configurations([sparse]))
+    (row,) = equal_loss(configurations([*others, *dense]), configurations([sparse]))
     assert row.ratios["flops_total"].mean == pytest.approx(0.5)
     assert equal_loss(configurations([dense[0], *others]), configurations([sparse])) == []
 

@@ -68,15 +68,19 @@ class EqualLoss:
 def equal_loss(dense: Sequence[Configuration], sparse: Sequence[Configuration]) -> list[EqualLoss]:
     """Cost ratios at equal loss of each sparse configuration.
 
-    A dense family are models trained for as long: where there are not two for a sparse configuration, it is left out.
-    Each seed is compared with the dense family of the same seed; the ratios' geometric mean over seeds is given with
-    the t interval of their logarithms.
+    The dense family of a configuration are models of different sizes, trained for as long; of each size the one with
+    the lowest loss. Where there are not two sizes, the configuration is left out. Each seed is compared with the family
+    of the same seed; the ratios' geometric mean over seeds is given with the t interval of their logarithms.
     """
     compared = []
     for one in sparse:
-        family = [member for member in dense if member.length == one.length]
+        family: dict[str, Configuration] = {}
+        for member in sorted(dense, key=lambda member: member.loss.mean):
+            if member.length == one.length:
+                family.setdefault(member.recipe.model, member)
         if len(family) > 1:
-            compared.append(EqualLoss(one, {cost: _ratio(family, one, cost) for cost in COSTS}))
+            ratios = {cost: _ratio(list(family.values()), one, cost) for cost in COSTS}
+            compared.append(EqualLoss(one, ratios))
     return compared
 
 
