@@ -117,6 +117,8 @@ def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):
     dense = finetuned("dense", [[0.7, 0.8], [0.75, 0.75], [0.7]], density=1)
     sparse = finetuned("sparse", [[0.8], [0.8, 0.8], [0.75]], density=0.1, updates=0)
     assert transfer(collection(*sparse, *dense)).rows == (
+        ("sst2, Pearson", "static d0.1", "as it was", "0 (0)", "undefined", "-"),
+        ("sst2, Pearson", "dense", "as it was", "0 (0)", "undefined", "-"),
         ("sst2, accuracy", "static d0.1", "as it was", "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
         ("sst2, accuracy", "dense", "as it was", "3 (5)", "0.733 ± 0.072", "-"),
     )

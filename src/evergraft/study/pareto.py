@@ -72,15 +72,13 @@ def equal_loss(dense: Sequence[Configuration], sparse: Sequence[Configuration]) 
     the lowest loss. Where there are not two sizes, the configuration is left out. Each seed is compared with the family
     of the same seed; the ratios' geometric mean over seeds is given with the t interval of their logarithms.
     """
+    worst_first = sorted(dense, key=lambda member: member.loss.mean, reverse=True)
     compared = []
     for one in sparse:
-        family: dict[str, Configuration] = {}
-        for member in sorted(dense, key=lambda member: member.loss.mean):
-            if member.length == one.length:
-                family.setdefault(member.recipe.model, member)
-        if len(family) > 1:
-            ratios = {cost: _ratio(list(family.values()), one, cost) for cost in COSTS}
-            compared.append(EqualLoss(one, ratios))
+        best = {member.recipe.model: member for member in worst_first if member.length == one.length}
+        if len(best) > 1:
+            family = list(best.values())
+            compared.append(EqualLoss(one, {cost: _ratio(family, one, cost) for cost in COSTS}))
     return compared
 
 

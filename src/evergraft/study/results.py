@@ -71,13 +71,13 @@ class RunRecord:
         found = sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))
         return [json.loads(path.read_text(encoding="utf-8")) for path in found]
 
+    @cached_property
     def scores(self) -> dict[Score, list[float]]:
-        """What its fine-tunings came to, where that is defined."""
+        """What its fine-tunings came to; an empty list for a metric that was undefined in all of them."""
         scores: dict[Score, list[float]] = defaultdict(list)
         for result in self.finetuned:
             for metric, value in result["metrics"].items():
-                if value is not None:
-                    scores[result["task"], result["densified"], metric].append(value)
+                scores[result["task"], result["densified"], metric] += [] if value is None else [value]
         return scores
 
 

@@ -198,14 +198,14 @@ def transfer(collection: Collection) -> Table:
         for score, by_seed in sorted(_scores(one).items()):
             task, densified, metric = score
             over = paired_difference(beside.get((task, False, metric), {}), by_seed)
-            times = sum(len(record.scores().get(score, [])) for record in one.records)
+            times = sum(len(record.scores.get(score, [])) for record in one.records)
             rows.append(
                 (
                     f"{task}, {METRIC_NAMES.get(metric, metric)}",
                     one.label,
                     "densified" if densified else "as it was",
                     f"{len(by_seed)} ({times})",
-                    t_interval(list(by_seed.values())).text(),
+                    t_interval(list(by_seed.values())).text() if by_seed else "undefined",
                     "-" if over is None else over.text(),
                 )
             )
@@ -283,8 +283,8 @@ def _optional(one: Configuration, key: str) -> str:
 def _scores(one: Configuration) -> dict[Score, dict[int, float]]:
     scores: dict[Score, dict[int, float]] = defaultdict(dict)
     for record in one.records:
-        for score, values in record.scores().items():
-            scores[score][record.recipe.seed] = mean(values)
+        for score, values in record.scores.items():
+            scores[score] |= {record.recipe.seed: mean(values)} if values else {}
     return scores
 
 
