@@ -46,7 +46,7 @@ def test_a_power_law_family_gives_the_exact_ratio(record, configurations):
         for seed in (0, 1, 2)
     ]
     sparse = [record(law(2e10) + 0.01 * seed, 1e10, model="small", density=0.1, seed=seed) for seed in (0, 1, 2)]
-    (row,) = equal_loss(configurations(dense), configurations(sparse))
+    (row,) = equal_loss(configurations([*dense, *sparse]))
     ratio = row.ratios["flops_total"]
     assert ratio.mean == pytest.approx(0.5, rel=0.01)  # the offsets of the seeds cancel: each has its own dense family
     assert ratio.low < 0.5 < ratio.high < 0.52
@@ -55,8 +55,8 @@ def test_a_power_law_family_gives_the_exact_ratio(record, configurations):
 
 
 def test_a_loss_outside_the_dense_family_has_no_ratio(record, configurations):
-    dense = configurations([record(3.0, 1.0, model="tiny", density=1), record(2.0, 2.0, model="mini", density=1)])
-    (row,) = equal_loss(dense, configurations([record(3.5, 1.0, density=0.1)]))
+    dense = [record(3.0, 1.0, model="tiny", density=1), record(2.0, 2.0, model="mini", density=1)]
+    (row,) = equal_loss(configurations([*dense, record(3.5, 1.0, density=0.1)]))
     assert row.ratios == {"flops_total": None, "steady_seconds": None}
     assert row.critical_cost is None
 
@@ -70,14 +70,14 @@ def test_a_dense_family_are_the_best_of_each_size_trained_for_as_long(record, co
         record(4.1, 1e-3, model="tiny", density=1, learning_rate=2e-3),
     ]
     sparse = record(2.0, 5.0, density=0.1)
-    (row,) = equal_loss(configurations([*others, *dense]), configurations([sparse]))
+    (row,) = equal_loss(configurations([*others, *dense, sparse]))
     assert row.ratios["flops_total"].mean == pytest.approx(0.5)
-    assert equal_loss(configurations([dense[0], *others]), configurations([sparse])) == []
+    assert equal_loss(configurations([dense[0], *others, sparse])) == []
 
 
 def test_one_seed_gives_a_ratio_without_an_interval(record, configurations):
-    dense = configurations([record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1)])
-    (row,) = equal_loss(dense, configurations([record(2.0, 5.0, density=0.1)]))
+    dense = [record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1)]
+    (row,) = equal_loss(configurations([*dense, record(2.0, 5.0, density=0.1)]))
     assert row.ratios["flops_total"].mean == pytest.approx(0.5)
     assert row.ratios["flops_total"].low is None
     assert not math.isnan(row.critical_cost)

@@ -90,8 +90,7 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
 
 def ratios(collection: Collection) -> go.Figure | None:
     """FLOP and wall-clock ratios at equal loss, with their intervals; None where there are none."""
-    sparse = [one for one in collection.configurations if one.family != "dense"]
-    rows = [row for row in equal_loss(collection.family("dense"), sparse) if any(row.ratios.values())]
+    rows = [row for row in equal_loss(collection.configurations) if any(row.ratios.values())]
     if not rows:
         return None
     figure = go.Figure()

@@ -65,16 +65,19 @@ class EqualLoss:
         return 1 / ratio.mean if ratio else None
 
 
-def equal_loss(dense: Sequence[Configuration], sparse: Sequence[Configuration]) -> list[EqualLoss]:
-    """Cost ratios at equal loss of each sparse configuration.
+def equal_loss(configurations: Sequence[Configuration]) -> list[EqualLoss]:
+    """Cost ratios at equal loss of each sparse configuration, against the dense ones among them.
 
     The dense family of a configuration are models of different sizes, trained for as long; of each size the one with
     the lowest loss. Where there are not two sizes, the configuration is left out. Each seed is compared with the family
     of the same seed; the ratios' geometric mean over seeds is given with the t interval of their logarithms.
     """
+    dense = [one for one in configurations if one.family == "dense"]
     worst_first = sorted(dense, key=lambda member: member.loss.mean, reverse=True)
     compared = []
-    for one in sparse:
+    for one in configurations:
+        if one.family == "dense":
+            continue
         best = {member.recipe.model: member for member in worst_first if member.length == one.length}
         if len(best) > 1:
             family = list(best.values())

@@ -189,10 +189,7 @@ def _facts(collection: Collection) -> list[tuple[str, str]]:
         ("time of training", duration(sum(record.result["seconds"] for record in records))),
         ("lowest MLM loss", f"{best.loss.mean:.3f}"),
     ]
-    sparse = [one for one in collection.configurations if one.family != "dense"]
-    found = [
-        ratio.mean for row in equal_loss(collection.family("dense"), sparse) if (ratio := row.ratios["flops_total"])
-    ]
+    found = [ratio.mean for row in equal_loss(collection.configurations) if (ratio := row.ratios["flops_total"])]
     return [*facts, ("best FLOP ratio at equal loss", f"{min(found):.2f}")] if found else facts
 
 

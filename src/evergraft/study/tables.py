@@ -93,7 +93,6 @@ def summary(collection: Collection) -> Table:
 
 def equal_loss_table(collection: Collection) -> Table:
     """What sparsity costs at equal loss; no row without a dense family of two sizes."""
-    sparse = [one for one in collection.configurations if one.family != "dense"]
     rows = tuple(
         (
             one.configuration.label,
@@ -101,7 +100,7 @@ def equal_loss_table(collection: Collection) -> Table:
             "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
             _ratio(one.ratios["steady_seconds"]),
         )
-        for one in equal_loss(collection.family("dense"), sparse)
+        for one in equal_loss(collection.configurations)
     )
     note = (
         "Cost of a sparse configuration over that of the dense family at the same validation MLM loss, by log-log "
