@@ -154,7 +154,7 @@ def entropy(counts: np.ndarray) -> float:
 def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     if path.stat().st_size == 0:
         return np.empty(0, dtype)
-    return np.memmap(path, dtype, "r")
+    return np.asarray(np.memmap(path, dtype, "r"))  # a plain array: slicing a memmap takes ten times as long
 
 
 def _offsets(path: Path, tokens: int) -> np.ndarray:

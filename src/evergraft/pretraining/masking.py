@@ -42,7 +42,7 @@ class WholeWordMasking:
 
     def __init__(self, special: np.ndarray, continuation: np.ndarray, mask_id: int, budget: int) -> None:
         self.special = special
-        self.continuation = continuation
+        self.continues = continuation & ~special
         self.mask_id = mask_id
         self.budget = budget
         self.ordinary = np.flatnonzero(~special)
@@ -56,16 +56,21 @@ class WholeWordMasking:
         positions = np.zeros(self.budget, np.int64)
         labels = np.full(self.budget, IGNORED, np.int64)
         positions[: len(chosen)] = chosen
-        labels[: len(chosen)] = token_ids[chosen]
-        return Masked(self._replace(token_ids, chosen, rng), positions, labels)
+        labels[: len(chosen)] = tokens = token_ids[chosen]
+        masked = token_ids.copy()
+        masked[chosen] = self._replace(tokens, rng)
+        return Masked(masked, positions, labels)
 
     def _words(self, token_ids: np.ndarray) -> list[range]:
         """The positions of each word: a piece that continues belongs to the ordinary token before it."""
-        where = np.flatnonzero(~self.special[token_ids])
-        follows = np.diff(where, prepend=-2) == 1
-        starts = np.flatnonzero(~(self.continuation[token_ids[where]] & follows))
-        firsts, lasts = where[starts].tolist(), where[np.append(starts, len(where))[1:] - 1].tolist()
-        return [range(first, last + 1) for first, last in zip(firsts, lasts, strict=True)]
+        ordinary = ~self.special[token_ids]
+        inside = self.continues[token_ids]  # of a word that has begun
+        inside[0] = False
+        inside[1:] &= ordinary[:-1]
+        last = ordinary.copy()
+        last[:-1] &= ~inside[1:]
+        ends = zip(np.flatnonzero(ordinary ^ inside).tolist(), np.flatnonzero(last).tolist(), strict=True)
+        return [range(first, last + 1) for first, last in ends]
 
     def _choose(self, words: list[range], rng: np.random.Generator) -> np.ndarray:
         chosen: list[int] = []
@@ -78,11 +83,9 @@ class WholeWordMasking:
                 break
         return np.array(sorted(chosen), np.int64)
 
-    def _replace(self, token_ids: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        fate = rng.random(len(chosen))
-        random_ids = self.ordinary[rng.integers(len(self.ordinary), size=len(chosen))]
-        masked = token_ids.copy()
-        masked[chosen[fate < MASK_SHARE]] = self.mask_id
-        random = (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)
-        masked[chosen[random]] = random_ids[random]
-        return masked
+    def _replace(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What stands in the input for tokens to be predicted."""
+        fate = rng.random(len(tokens))
+        random = self.ordinary[rng.integers(len(self.ordinary), size=len(tokens))]
+        kept_or_random = np.where(fate < MASK_SHARE + RANDOM_SHARE, random, tokens)
+        return np.where(fate < MASK_SHARE, self.mask_id, kept_or_random)

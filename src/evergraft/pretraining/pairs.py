@@ -65,7 +65,7 @@ class SentencePairs:
         first, second, label = self.tokens[begin:middle], self.tokens[middle : begin + self.content], NEXT
         if rng.random() < 0.5:
             second, label = self._segment_elsewhere(document, len(second), rng), RANDOM
-        return Pair(self._join(first, second), self._types(len(first), len(second)), label)
+        return self._join(first, second, label)
 
     def _cut(self, begin: int, rng: np.random.Generator) -> int:
         """Where B starts: the sentence start nearest to a random target, if any lies in the window."""
@@ -86,9 +86,12 @@ class SentencePairs:
         """How many sentences start before a token, or at it (`right`); of any other type, numpy would copy them all."""
         return int(np.searchsorted(self.sentences, self.sentences.dtype.type(token), side=side))
 
-    def _join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        cls, sep = [self.special.cls], [self.special.sep]
-        return np.concatenate([cls, first, sep, second, sep]).astype(np.int64)
-
-    def _types(self, first: int, second: int) -> np.ndarray:
-        return np.repeat(np.array([0, 1], np.int64), [first + 2, second + 1])
+    def _join(self, first: np.ndarray, second: np.ndarray, label: int) -> Pair:
+        separator, length = len(first) + 1, self.content + 3
+        token_ids, types = np.empty(length, np.int64), np.zeros(length, np.int64)
+        token_ids[0] = self.special.cls
+        token_ids[1:separator] = first
+        token_ids[[separator, -1]] = self.special.sep
+        token_ids[separator + 1 : -1] = second
+        types[separator + 1 :] = 1
+        return Pair(token_ids, types, label)
