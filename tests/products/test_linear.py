@@ -105,10 +105,16 @@ def test_fake_tensors_never_reach_a_product():
     assert (type(y), y.shape) == (FakeTensor, (7, topology.out_features))
 
 
-def test_functional_gradient():
-    x, values, topology, bias = problem()
-    total = lambda values: linear(x, values, topology, bias).sin().sum()  # noqa: E731
-    assert torch.equal(torch.func.grad(total)(values), torch.autograd.grad(total(values), values)[0])
+def test_transforms_of_torch_func():
+    """Gradients of each example, which no product computes, against a loop; in fp32, which native products take."""
+    x, values, topology, bias = problem(tokens=(5,), dtype=torch.float32)
+    total = lambda values, token: linear(token, values, topology, bias).sin().sum()  # noqa: E731
+    together = torch.func.vmap(torch.func.grad(total), (None, 0))(values, x)
+    apart = torch.stack([torch.autograd.grad(total(values, token), values)[0] for token in x])
+    torch.testing.assert_close(together, apart)
+    tangent = torch.ones_like(values)
+    _, change = torch.func.jvp(lambda values: linear(x, values, topology), (values,), (tangent,))
+    torch.testing.assert_close(change, linear(x, tangent, topology))
 
 
 def test_strided_input_and_no_bias():

@@ -90,7 +90,8 @@ def linear(
     """Y = x W^T + bias, where W [out, in] holds `values` at the active blocks of `topology` and zero elsewhere.
 
     Differentiable in x, values and bias (once; no double backward). Under autocast it computes in the autocast
-    dtype, as `torch.nn.functional.linear` does.
+    dtype, as `torch.nn.functional.linear` does. Transforms of `torch.func` (`vmap`, `grad`, ...) take the reference
+    products, whatever the backend.
 
     Args:
         x: floating [..., in_features].
@@ -112,6 +113,8 @@ def linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
+    if _is_transformed():
+        return dense.forward(x, values, topology, bias)
     product: Callable[..., Tensor] = torch.ops.evergraft.forward if _is_watched(x, values) else _SparseLinear.apply
     y = product(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
@@ -123,17 +126,23 @@ def _is_watched(*tensors: Tensor) -> bool:
     return not plain or torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
+def _is_transformed() -> bool:
+    """Whether transforms of `torch.func` are at work, which only see through torch's own operators."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 class _SparseLinear(torch.autograd.Function):
-    """What the operators below do, called at once: their way through torch's dispatcher takes 7 % of a step of Tiny."""
+    """What the operators below do, called at once: their way through torch's dispatcher takes 7 % of a step of Tiny.
+
+    It has no `setup_context`, for which torch would inspect the signature of `forward` in every call.
+    """
 
     @staticmethod
-    def forward(*inputs: Any) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
         x, values, bias, *topology, backend = inputs
-        return choose_backend(backend, x, values).forward(x, values, _topology(values, *topology), bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _setup_context(ctx, inputs, output)
+        y = choose_backend(backend, x, values).forward(x, values, _topology(values, *topology), bias)
+        _setup_context(ctx, inputs, y)
+        return y
 
     @staticmethod
     @once_differentiable
