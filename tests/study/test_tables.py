@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from evergraft.study.paper import PUBLISHED, comparisons
+from evergraft.study.rates import sweeps
 from evergraft.study.results import collect
 from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, tables, transfer
 
@@ -91,15 +92,31 @@ def test_dynamic_against_static(record, collection):
 def test_learning_rates_beside_the_formula(record, collection):
     runs = [
         run
-        for density, losses in {1: (3.1, 3.0, 3.2), 0.1: (3.5, 3.4, 3.3)}.items()
+        for density, losses in {1: (3.1, 3.0, 3.2), 0.1: (3.3, 3.2, 3.3), 0.5: (3.5, 3.4, 3.3)}.items()
         for rate, loss in zip((1e-3, 2e-3, 4e-3), losses, strict=True)
-        for run in seeds(record, loss, density=density, updates=0, learning_rate=rate)
+        for run in seeds(record, loss, density=density, updates=0, learning_rate=rate * (4 if density < 0.5 else 1))
     ]
-    dense, sparse = learning_rates(collection(*runs)).rows
-    assert dense[2:4] == ("0.002", "3.0000 ± 0.0248")
-    assert sparse[2] == "0.004 (at the edge)"
-    assert float(sparse[4]) == pytest.approx(0.002 * 6.40, rel=0.01)  # exp(1.969 0.81 + 0.2905 0.9)
-    assert sparse[5] == "0.001: 0.2000 ± 0.0000, 0.002: 0.1000 ± 0.0000"
+    dense, sparse, edge = learning_rates(collection(*runs)).rows
+    assert dense[2:5] == ("0.002", "3.0000 ± 0.0248", "0.001: 0.1000 ± 0.0000, 0.004: 0.2000 ± 0.0000")
+    assert dense[5:] == ("0.00178 ± 0.00000", "-", "1.00")  # a parabola through 1, 0, 2: 1/6 octave below
+    assert sparse[5:] == ("0.00800 ± 0.00000", "4.49 ± 0.00", "6.40")  # exp(1.969 0.81 + 0.2905 0.9)
+    assert (edge[2], *edge[5:]) == ("0.004 (at the edge)", "-", "-", "1.89")
+
+
+def test_an_optimum_needs_every_seed_to_have_one(record, configurations):
+    def sweep(*middle):
+        losses = {1e-3: (3.0, 3.0), 2e-3: middle, 4e-3: (3.0, 3.0)}
+        runs = [
+            record(loss, learning_rate=rate, seed=seed)
+            for rate, both in losses.items()
+            for seed, loss in enumerate(both)
+        ]
+        return sweeps(configurations([*runs, record(2.0, learning_rate=5e-3, updates=7)]))  # of other updates: apart
+
+    (found,) = sweep(2.8, 2.9)
+    assert found.optima == {0: pytest.approx(2e-3), 1: pytest.approx(2e-3)}
+    (found,) = sweep(2.8, 3.1)
+    assert (found.at_edge, found.optima, found.over_dense) == (False, {}, None)
 
 
 def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):

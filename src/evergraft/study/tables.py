@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from evergraft.family import learning_rate_factor
 from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons, facts
 from evergraft.study.pareto import equal_loss
+from evergraft.study.rates import sweeps
 from evergraft.study.results import Collection, Configuration, RunRecord, Score
-from evergraft.study.statistics import INTERVAL, Estimate, paired_difference, t_interval
+from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval
 
 Cell = str
 METRIC_NAMES = {"matthews_correlation": "Matthews", "pearson": "Pearson", "spearman": "Spearman", "f1": "F1"}
@@ -156,36 +156,31 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
     return Table(f"paper-{number}", f"Beside the paper: {comparison.table.title}{shared}", note, header, rows)
 
 
-def learning_rates(collection: Collection) -> Table | None:
-    """The best learning rate by density beside the paper's formula; None where fewer than three rates were tried."""
-    groups: dict[tuple[Any, ...], list[Configuration]] = defaultdict(list)
-    for one in collection.configurations:
-        known = facts(one)
-        groups[one.family, known["model"], one.block, one.recipe.density].append(one)
-    swept = {key: members for key, members in groups.items() if len({m.recipe.learning_rate for m in members}) > 2}
-    best = {key: min(members, key=lambda one: one.loss.mean) for key, members in swept.items()}
-    dense = {key[1]: one.recipe.learning_rate for key, one in best.items() if key[0] == "dense"}
-    rows = []
-    for (family, model, block, density), one in best.items():
-        by_rate = sorted(swept[family, model, block, density], key=lambda each: each.recipe.learning_rate or 0)
-        predicted = dense[model] * learning_rate_factor(density) if dense.get(model) else None  # type: ignore[operator]
-        at_edge = one in (by_rate[0], by_rate[-1])
-        rows.append(
-            (
-                " ".join(dict.fromkeys((family, model, block))),
-                f"{1 - density:g}",
-                f"{one.recipe.learning_rate:.3g}" + (" (at the edge)" if at_edge else ""),
-                one.loss.text(4),
-                f"{predicted:.3g}" if predicted else "-",
-                ", ".join(_above(one, each) for each in by_rate if each is not one),
-            )
+def learning_rates(collection: Collection) -> Table:
+    """The best learning rate by density beside the paper's formula; no row where fewer than three rates were tried."""
+    rows = tuple(
+        (
+            " ".join(dict.fromkeys((sweep.best.family, facts(sweep.best)["model"], sweep.best.block))),
+            f"{1 - sweep.best.recipe.density:g}",
+            f"{sweep.best.recipe.learning_rate:.3g}" + " (at the edge)" * sweep.at_edge,
+            sweep.best.loss.text(4),
+            ", ".join(_above(sweep.best, other) for other in sweep.others),
+            log_t_interval(list(sweep.optima.values())).text(5) if sweep.optima else "-",
+            sweep.over_dense.text(2) if sweep.over_dense else "-",
+            f"{sweep.factor:.2f}",
         )
-    note = (
-        "The formula: eta(s) = eta(0) exp(1.969 s^2 + 0.2905 s), with eta(0) the best dense rate found here. "
-        f"Validation MLM losses, nats; differences are paired by seed; {INTERVAL}."
+        for sweep in sweeps(collection.configurations)
     )
-    header = ("configuration", "sparsity", "best rate", "loss there", "formula", "other rates: loss above that")
-    return Table("learning-rate", "Learning rates", note, header, tuple(rows))
+    note = (
+        "Validation MLM losses, nats; differences are paired by seed. The optimum is where a parabola through the best "
+        "rate and its two neighbours is lowest, over the logarithm of the rate and for each seed apart. The formula: "
+        f"eta(s) / eta(0) = exp(1.969 s^2 + 0.2905 s). {INTERVAL}, of rates and their ratios those of the logarithms."
+    )
+    header = (
+        "configuration", "sparsity", "best rate", "loss there", "other rates: loss above that", "optimum",
+        "over the dense optimum", "formula",
+    )  # fmt: skip
+    return Table("learning-rate", "Learning rates", note, header, rows)
 
 
 def transfer(collection: Collection) -> Table:
