@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from evergraft.errors import EvergraftError
 from evergraft.pretraining.model import SparseBertForPreTraining, create_model
 from evergraft.pretraining.training import _config
-from evergraft.study.report import report
+from evergraft.study.report import report, to_markdown
 from evergraft.study.results import collect, read_run
 from evergraft.study.topologies import _last_topologies, first_topology, layer_pictures
 
@@ -155,3 +156,6 @@ def test_collections_name_what_is_missing(finished_study):
     assert len(collection.records) == 6
     assert [name for name, _ in collection.unfinished] == [study.runs[3].name, study.runs[7].name]
     assert [one.label for one in collection.configurations] == ["dense", "static d0.25 4x4", "dynamic d0.25 4x4"]
+    waiting = replace(collection, unfinished=(("one", "waiting"), ("two", "waiting"), *collection.unfinished[:1]))
+    name, reason = collection.unfinished[0]
+    assert f"not in the figures: 2 waiting, {name} ({reason})." in to_markdown(waiting)

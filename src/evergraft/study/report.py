@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,8 +55,10 @@ def to_markdown(collection: Collection) -> str:
     parts = [f"# {collection.title}", ""]
     parts += [collection.question.strip(), ""] if collection.question else []
     if collection.unfinished:
-        listed = "; ".join(f"{name} ({state})" for name, state in collection.unfinished)
-        parts += [f"Not finished, and not in the figures: {listed}.", ""]
+        failed = [f"{name} ({state})" for name, state in collection.unfinished if state.startswith("failed")]
+        others = Counter(state for _, state in collection.unfinished if not state.startswith("failed"))
+        listed = ", ".join([*(f"{count} {state}" for state, count in others.items()), *failed])
+        parts += [f"Runs not finished, and not in the figures: {listed}.", ""]
     parts += [table.to_markdown() for table in tables(collection)]
     parts += ["## Commands and machines", ""]
     parts += [f"- `{line}`" for line in _commands(collection)] + [f"- {line}" for line in machines(collection)]
