@@ -105,6 +105,12 @@ def test_fake_tensors_never_reach_a_product():
     assert (type(y), y.shape) == (FakeTensor, (7, topology.out_features))
 
 
+def test_functional_gradient():
+    x, values, topology, bias = problem()
+    total = lambda values: linear(x, values, topology, bias).sin().sum()  # noqa: E731
+    assert torch.equal(torch.func.grad(total)(values), torch.autograd.grad(total(values), values)[0])
+
+
 def test_transforms_of_torch_func():
     """Gradients of each example, which no product computes, against a loop; in fp32, which native products take."""
     x, values, topology, bias = problem(tokens=(5,), dtype=torch.float32)

@@ -101,6 +101,7 @@ def test_learning_rates_beside_the_formula(record, collection):
     assert dense[5:] == ("0.00178 ± 0.00000", "-", "1.00")  # a parabola through 1, 0, 2: 1/6 octave below
     assert sparse[5:] == ("0.00800 ± 0.00000", "4.49 ± 0.00", "6.40")  # exp(1.969 0.81 + 0.2905 0.9)
     assert (edge[2], *edge[5:]) == ("0.004 (at the edge)", "-", "-", "1.89")
+    assert edge[4] == "0.001: 0.2000 ± 0.0000, 0.002: 0.1000 ± 0.0000"
 
 
 def test_an_optimum_needs_every_seed_to_have_one(record, configurations):

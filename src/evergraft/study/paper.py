@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from evergraft.study.results import Configuration
@@ -146,8 +145,7 @@ def comparisons(configurations: Sequence[Configuration]) -> list[Comparison]:
 def facts(configuration: Configuration) -> dict[str, Any]:
     """What tables go by: the fields of its recipe, its block as text, its family."""
     values = configuration.recipe.model_dump(mode="json")
-    model = Path(values["model"]).stem
-    return values | {"model": model, "block": configuration.block, "family": configuration.family}
+    return values | {"model": configuration.model, "block": configuration.block, "family": configuration.family}
 
 
 GROUPED_BY = ("family", "model", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso")

@@ -4,91 +4,80 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from evergraft.family import learning_rate_factor
-from evergraft.study.results import Configuration
+from evergraft.study.results import Configuration, setting
 from evergraft.study.statistics import Estimate, log_t_interval
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One model at one density, trained at several learning rates.
+    """One model at one density, trained at three learning rates or more.
 
     Attributes:
-        best: the configuration whose loss is the lowest in the mean over seeds.
-        others: the rest, by rising rate.
-        optima: for each seed, the rate at which a parabola through the losses of the best rate and its two neighbours
-            is lowest, over the logarithm of the rate; empty where the best lies at the edge, or where a parabola has
-            no lowest point.
-        dense: of a sparse model, the sweep of the dense one, if there is one.
+        by_rate: its configurations, by rising rate.
+        dense: the sweep of the dense model of that size, if there is one.
     """
 
-    best: Configuration
-    others: tuple[Configuration, ...]
-    optima: Mapping[int, float]
+    by_rate: tuple[Configuration, ...]
     dense: Sweep | None = None
+
+    @cached_property
+    def best(self) -> Configuration:
+        """The configuration whose loss is the lowest in the mean over seeds."""
+        return min(self.by_rate, key=lambda one: one.loss.mean)
 
     @property
     def at_edge(self) -> bool:
         """Whether no lower or no higher rate was tried than the best."""
-        rates = [_rate(one) for one in self.others]
-        return not min(rates) < _rate(self.best) < max(rates)
+        return self.best in (self.by_rate[0], self.by_rate[-1])
 
     @property
     def factor(self) -> float:
         """The formula's: eta(s) / eta(0) = exp(1.969 s^2 + 0.2905 s) (docs/method.md, section 3)."""
         return learning_rate_factor(self.best.recipe.density)
 
+    @cached_property
+    def optima(self) -> dict[int, float]:
+        """For each seed, the rate at which a parabola through the losses of the best rate and its neighbours is lowest.
+
+        Over the logarithm of the rate. Empty where the best lies at the edge, or where a parabola has no lowest point.
+        """
+        if self.at_edge:
+            return {}
+        place = self.by_rate.index(self.best)
+        around = self.by_rate[place - 1 : place + 2]
+        logs = [math.log(_rate(one)) for one in around]
+        losses = [one.by_seed("validation_mlm_loss") for one in around]
+        optima = {}
+        for seed in sorted(set.intersection(*(set(each) for each in losses))):
+            curvature, slope, _ = np.polyfit(logs, [each[seed] for each in losses], 2)
+            if curvature <= 0:
+                return {}
+            optima[seed] = math.exp(-slope / (2 * curvature))
+        return optima
+
     @property
     def over_dense(self) -> Estimate | None:
-        """The optimum over the dense model's of the same seed: what the formula's factor predicts."""
-        dense = self.dense.optima if self.dense else {}
+        """A sparse model's optimum over the dense one's of the same seed: what the formula's factor predicts."""
+        dense = self.dense.optima if self.dense and self.best.family != "dense" else {}
         shared = sorted(self.optima.keys() & dense.keys())
         return log_t_interval([self.optima[seed] / dense[seed] for seed in shared]) if shared else None
 
 
 def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
     """Whatever was trained at three rates or more, and differs in nothing else."""
-    groups: dict[str, list[Configuration]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
     for one in configurations:
-        groups[one.family + one.recipe.model_copy(update={"seed": 0, "learning_rate": 1}).to_yaml()].append(one)
-    swept = [sorted(members, key=_rate) for members in groups.values() if len(members) > 2]
-    found = [_sweep(members) for members in swept]
-    dense = {_model_and_length(sweep.best): sweep for sweep in found if sweep.best.family == "dense"}
-    return [
-        sweep if sweep.best.family == "dense" else replace(sweep, dense=dense.get(_model_and_length(sweep.best)))
-        for sweep in found
-    ]
-
-
-def _sweep(by_rate: Sequence[Configuration]) -> Sweep:
-    best = min(by_rate, key=lambda one: one.loss.mean)
-    place = by_rate.index(best)
-    others = tuple(one for one in by_rate if one is not best)
-    return Sweep(best, others, _optima(by_rate[max(place - 1, 0) : place + 2]))
-
-
-def _optima(around: Sequence[Configuration]) -> dict[int, float]:
-    losses = [one.by_seed("validation_mlm_loss") for one in around]
-    if len(around) < 3:
-        return {}
-    logs = [math.log(_rate(one)) for one in around]
-    optima = {}
-    for seed in sorted(set.intersection(*(set(each) for each in losses))):
-        curvature, slope, _ = np.polyfit(logs, [each[seed] for each in losses], 2)
-        if curvature <= 0:
-            return {}
-        optima[seed] = math.exp(-slope / (2 * curvature))
-    return optima
-
-
-def _model_and_length(one: Configuration) -> tuple[Any, ...]:
-    return one.recipe.model, one.length
+        groups[one.family, setting(one.recipe, learning_rate=None)].append(one)
+    swept = [tuple(sorted(members, key=_rate)) for members in groups.values() if len(members) > 2]
+    dense = {(one.model, one.length): Sweep((one, *others)) for one, *others in swept if one.family == "dense"}
+    return [Sweep(members, dense.get((members[0].model, members[0].length))) for members in swept]
 
 
 def _rate(one: Configuration) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from evergraft.errors import EvergraftError
 from evergraft.folders import write_atomically
 from evergraft.study.pareto import equal_loss
 from evergraft.study.results import Collection, RunRecord, collect
-from evergraft.study.status import duration
+from evergraft.study.status import STATES, counted, duration
 from evergraft.study.tables import Table, runs_csv, tables
 
 Format = Literal["html", "markdown", "csv"]
@@ -55,9 +54,9 @@ def to_markdown(collection: Collection) -> str:
     parts = [f"# {collection.title}", ""]
     parts += [collection.question.strip(), ""] if collection.question else []
     if collection.unfinished:
-        failed = [f"{name} ({state})" for name, state in collection.unfinished if state.startswith("failed")]
-        others = Counter(state for _, state in collection.unfinished if not state.startswith("failed"))
-        listed = ", ".join([*(f"{count} {state}" for state, count in others.items()), *failed])
+        waiting = counted([state for _, state in collection.unfinished])
+        failed = [f"{name} ({state})" for name, state in collection.unfinished if state not in STATES]
+        listed = ", ".join(filter(None, [waiting, *failed]))
         parts += [f"Runs not finished, and not in the figures: {listed}.", ""]
     parts += [table.to_markdown() for table in tables(collection)]
     parts += ["## Commands and machines", ""]

@@ -104,6 +104,11 @@ class Configuration:
         return self.records[0].recipe
 
     @property
+    def model(self) -> str:
+        """`tiny`; of a config.json the file's name without its ending."""
+        return Path(self.recipe.model).stem
+
+    @property
     def block(self) -> str:
         """`16x16`; `dense` for a dense model."""
         return "dense" if self.recipe.density == 1 else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
@@ -216,10 +221,15 @@ def _runs_collection(folders: Sequence[Path]) -> Collection:
     return Collection(title, "", _configurations(records))
 
 
+def setting(recipe: Recipe, **same: Any) -> str:
+    """A recipe as text, its seed and the fields given made the same: equal for those that differ in nothing else."""
+    return recipe.model_copy(update={"seed": 0, **same}).to_yaml()
+
+
 def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[record.family, record.recipe.model_copy(update={"seed": 0}).to_yaml()].append(record)
+        groups[record.family, setting(record.recipe)].append(record)
     grouped = [tuple(sorted(group, key=lambda record: record.recipe.seed)) for group in groups.values()]
     labels = _labels([group[0] for group in grouped])
     return tuple(Configuration(label, group) for label, group in zip(labels, grouped, strict=True))

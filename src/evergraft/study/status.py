@@ -129,10 +129,14 @@ def print_status(study: Study, statuses: Sequence[RunStatus], jobs: int) -> None
     for status in statuses:
         if status.state == "failed":
             console.print(f"{status.run.name} failed: {status.reason}", soft_wrap=True, markup=False)
-    counts = {state: sum(status.state == state for status in statuses) for state in STATES}
-    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    said = counted([status.state for status in statuses])
     left = seconds_left(statuses, jobs)
     console.print(f"{said}{f'; {duration(left)} left with --jobs {jobs}' if left else ''}", soft_wrap=True)
+
+
+def counted(states: Sequence[str]) -> str:
+    """How many there are of each state: `2 running, 51 waiting`."""
+    return ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
 
 
 def duration(seconds: float) -> str:

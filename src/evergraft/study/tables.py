@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons, facts
+from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons
 from evergraft.study.pareto import equal_loss
 from evergraft.study.rates import sweeps
-from evergraft.study.results import Collection, Configuration, RunRecord, Score
+from evergraft.study.results import Collection, Configuration, RunRecord, Score, setting
 from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval
 
 Cell = str
@@ -160,11 +160,11 @@ def learning_rates(collection: Collection) -> Table:
     """The best learning rate by density beside the paper's formula; no row where fewer than three rates were tried."""
     rows = tuple(
         (
-            " ".join(dict.fromkeys((sweep.best.family, facts(sweep.best)["model"], sweep.best.block))),
+            " ".join(dict.fromkeys((sweep.best.family, sweep.best.model, sweep.best.block))),
             f"{1 - sweep.best.recipe.density:g}",
             f"{sweep.best.recipe.learning_rate:.3g}" + " (at the edge)" * sweep.at_edge,
             sweep.best.loss.text(4),
-            ", ".join(_above(sweep.best, other) for other in sweep.others),
+            ", ".join(_above(sweep.best, other) for other in sweep.by_rate if other is not sweep.best),
             log_t_interval(list(sweep.optima.values())).text(5) if sweep.optima else "-",
             sweep.over_dense.text(2) if sweep.over_dense else "-",
             f"{sweep.factor:.2f}",
@@ -185,10 +185,10 @@ def learning_rates(collection: Collection) -> Table:
 
 def transfer(collection: Collection) -> Table:
     """What fine-tuned models come to, by task, beside the dense model that was pre-trained alike."""
-    dense = {_model_and_length(one): _scores(one) for one in collection.family("dense")}
+    dense = {(one.model, one.length): _scores(one) for one in collection.family("dense")}
     rows = []
     for one in collection.configurations:
-        beside = {} if one.family == "dense" else dense.get(_model_and_length(one), {})
+        beside = {} if one.family == "dense" else dense.get((one.model, one.length), {})
         for score, by_seed in sorted(_scores(one).items()):
             task, densified, metric = score
             over = paired_difference(beside.get((task, False, metric), {}), by_seed)
@@ -248,7 +248,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _but_for_updates(one: Configuration) -> str:
-    return one.recipe.model_copy(update={"seed": 0, "updates": 0, "prune_ratio": 0.5, "prune_by": "l1"}).to_yaml()
+    return setting(one.recipe, updates=0, prune_ratio=0.5, prune_by="l1")
 
 
 def _verdict(difference: Estimate | None) -> tuple[str, str]:
@@ -280,10 +280,6 @@ def _scores(one: Configuration) -> dict[Score, dict[int, float]]:
         for score, values in record.scores.items():
             scores[score] |= {record.recipe.seed: mean(values)} if values else {}
     return scores
-
-
-def _model_and_length(one: Configuration) -> tuple[Any, ...]:
-    return facts(one)["model"], one.length
 
 
 def _megabytes(size: int) -> str:
