@@ -73,6 +73,19 @@ def test_configurations_that_differ_otherwise_are_compared_apart(record, configu
     assert [one.shared for one in found] == ["model tiny", "model mini"]
 
 
+def test_a_choice_of_the_best_is_said(record, collection):
+    """A reader must see where a row is the lowest of several, for that flatters it."""
+    runs = [*seeds(record, 3.5, density=0.1, block="1x1", updates=0), *seeds(record, 3.2, density=0.1, block="16x16")]
+    runs += seeds(record, 3.3, density=0.1, block="1x1", updates=40)
+    runs += seeds(record, 3.1, density=0.1, block="1x1", updates=80)
+    made = {table.title: table for table in tables(collection(*runs))}
+    blocks = made["Beside the paper: Base, dynamic, density 0.1, by block"]
+    assert [row[2] for row in blocks.rows] == ["3.1000 ± 0.0248 (updates 80)", "3.2000 ± 0.0248"]
+    families = made["Beside the paper: Medium, density 0.1, 1x1: static against dynamic"]
+    assert [row[2] for row in families.rows] == ["3.1000 ± 0.0248 (updates 80)", "3.5000 ± 0.0248"]
+    assert families.wordy == {0, 4}
+
+
 def test_one_seed_is_said_to_be_one(record, configurations):
     members = [record(3.0, density=0.1, block="1x1"), record(3.1, density=0.1, block="16x16")]
     assert comparisons(configurations(members))[0].rows[1].same_order == "yes (one seed)"

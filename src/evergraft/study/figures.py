@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,20 +18,21 @@ from evergraft.study.statistics import Estimate
 FAMILY_SCALES = {
     "dense": ["#1f2937", "#9ca3af"],
     "static": ["#b45309", "#fbbf24"],
-    "dynamic": ["#0f5257", "#2dd4bf"],
+    "dynamic": ["#0f5257", "#2dd4bf", "#3b82f6", "#1e3a8a"],
 }
-OTHER_SCALES = [["#4338ca", "#a5b4fc"], ["#9d174d", "#f9a8d4"], ["#3f6212", "#bef264"], ["#7c2d12", "#fdba74"]]
+OTHER_SCALES = [["#7e22ce", "#d8b4fe"], ["#9d174d", "#f9a8d4"], ["#3f6212", "#bef264"], ["#7c2d12", "#fdba74"]]
+DASHES = ("solid", "dash", "dot", "dashdot")  # of lines side by side in one family
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down", "x", "bowtie")
 INK, GRID = "#1f2937", "#e7e5e4"
 POINTS = 400  # of a line, at most
-LABELLED = 24  # points at most that have their names written beside them
+LABELLED = 12  # names at most that are written beside a family's points
 MLM = "MLM loss, nats"
 
 
 def loss_curves(collection: Collection) -> go.Figure:
     """Loss while training, over steps, FLOPs or seconds."""
     figure = go.Figure()
-    colours = _colours(collection.configurations)
+    styles = _line_styles(collection.configurations)
     for one in collection.configurations:
         lines = _mean_lines(one)
         axes = {name: [line[name] for line in lines] for name in ("step", "flops", "seconds")}
@@ -42,7 +43,7 @@ def loss_curves(collection: Collection) -> go.Figure:
                 customdata=list(zip(axes["flops"], axes["seconds"], strict=True)),
                 name=one.label,
                 legendgroup=one.family,
-                line={"color": colours[one.label], "width": 1.8},
+                line=styles[one.label],
                 hovertemplate=f"<b>{one.label}</b><br>step %{{x:,}}: %{{y:.4f}} nats<extra></extra>",
             )
         )
@@ -79,11 +80,12 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
             go.Scatter(x=[p[0] for p in ends], y=[p[1] for p in ends], mode="lines", line=line, name=name, opacity=0.7)
         )
         markers = _points(family, members, points, colour, [symbols[one.block] for one in members])
-        if len(collection.configurations) <= LABELLED:
-            markers.update(mode="markers+text", text=[_short(one) for one in members], textposition="middle right")
+        names = _names(members)
+        if len(list(filter(None, names))) <= LABELLED:
+            markers.update(mode="markers+text", text=names, textposition="middle right", cliponaxis=False)
         figure.add_trace(markers)
     _styled(figure, COSTS[cost], f"validation {MLM}")
-    figure.update_xaxes(type="log", nticks=8, exponentformat="power")
+    figure.update_xaxes(type="log", nticks=8, tickformat=".4~s")
     figure.update_yaxes(type="log", nticks=8)
     return figure
 
@@ -197,7 +199,7 @@ def _over_time(
     collection: Collection, series: Callable[[Configuration], list[tuple[int, float]]], title: str
 ) -> go.Figure | None:
     figure = go.Figure()
-    colours = _colours(collection.configurations)
+    styles = _line_styles(collection.configurations)
     for one in collection.configurations:
         points = series(one)
         if points and one.records[0].topology:
@@ -206,7 +208,7 @@ def _over_time(
                     x=[step for step, _ in points],
                     y=[value for _, value in points],
                     name=one.label,
-                    line={"color": colours[one.label], "width": 1.8},
+                    line=styles[one.label],
                     hovertemplate=f"<b>{one.label}</b><br>step %{{x:,}}: %{{y:.3f}}<extra></extra>",
                 )
             )
@@ -272,10 +274,27 @@ def _colours(configurations: Sequence[Configuration]) -> dict[str, str]:
     return colours
 
 
+def _line_styles(configurations: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
+    """A colour and a dash for each configuration, by label."""
+    seen: Counter[str] = Counter()
+    styles: dict[str, dict[str, Any]] = {}
+    colours = _colours(configurations)
+    for one in configurations:
+        styles[one.label] = {"color": colours[one.label], "width": 1.8, "dash": DASHES[seen[one.family] % len(DASHES)]}
+        seen[one.family] += 1
+    return styles
+
+
 def _symbols(configurations: Sequence[Configuration]) -> dict[str, str]:
     """A marker for each block shape."""
     blocks = dict.fromkeys(one.block for one in configurations)
     return {block: SYMBOLS[index % len(SYMBOLS)] for index, block in enumerate(blocks)}
+
+
+def _names(members: Sequence[Configuration]) -> list[str]:
+    """What is written beside a family's points; of several that would read alike, the one of the least loss has it."""
+    best = {_short(one): one for one in sorted(members, key=lambda one: one.loss.mean, reverse=True)}
+    return [name if best[name := _short(one)] is one else "" for one in members]
 
 
 def _short(one: Configuration) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergraft.study.results import Configuration
+from evergraft.study.results import Configuration, distinctions
 from evergraft.study.statistics import Estimate, paired_difference
 
 
@@ -93,13 +93,15 @@ class ComparedRow:
     Attributes:
         setting: the row's facts.
         published: the paper's loss.
-        configuration: ours.
+        configuration: ours; of several that have its facts, the one of the least loss.
+        chosen: what tells that one from the others, such as `updates 80`; empty where there was one alone.
         difference: ours minus ours of the row before, paired by seed; None for the first row, or without a shared seed.
     """
 
     setting: tuple[Any, ...]
     published: float
     configuration: Configuration
+    chosen: str
     difference: Estimate | None
 
     @property
@@ -132,7 +134,8 @@ def comparisons(configurations: Sequence[Configuration]) -> list[Comparison]:
     """Every published table of which the configurations cover at least two rows.
 
     Configurations that also differ in facts that a table does not vary are compared apart, group by group; of those
-    that differ in nothing but the learning rate the best one is taken.
+    that differ in nothing but the learning rate, or the number of updates where the paper tuned it for each row, the
+    best one is taken.
     """
     return [
         Comparison(table, shared, _rows(table, members))
@@ -149,21 +152,20 @@ def facts(configuration: Configuration) -> dict[str, Any]:
 
 
 GROUPED_BY = ("family", "model", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso")
-FOLLOWING = {"block": ("updates",), "density": (), "family": ("updates",)}  # defaults that follow from another fact
+FOLLOWING = {"block": ("updates",), "family": ("updates",)}  # what the paper tuned for each
 
 
 def _groups(
     table: PublishedTable, configurations: Sequence[Configuration]
-) -> list[tuple[str, dict[tuple[Any, ...], Configuration]]]:
+) -> list[tuple[str, dict[tuple[Any, ...], list[Configuration]]]]:
     ignored = {*table.by, *table.fixed, *(name for fact in table.by for name in FOLLOWING.get(fact, ()))}
     kept = [name for name in GROUPED_BY if name not in ignored]
-    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], Configuration]] = defaultdict(dict)
+    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Configuration]]] = defaultdict(lambda: defaultdict(list))
     for configuration in configurations:
         known = facts(configuration)
         setting = tuple(known[name] for name in table.by)
         if setting in table.rows and all(known[name] == value for name, value in table.fixed.items()):
-            members = groups[tuple(known[name] for name in kept)]
-            members[setting] = min(members.get(setting, configuration), configuration, key=lambda one: one.loss.mean)
+            groups[tuple(known[name] for name in kept)][setting].append(configuration)
     differing = [index for index in range(len(kept)) if len({key[index] for key in groups}) > 1]
     return [
         (", ".join(f"{kept[index].replace('_', ' ')} {key[index]}" for index in differing), members)
@@ -171,13 +173,14 @@ def _groups(
     ]
 
 
-def _rows(table: PublishedTable, members: Mapping[tuple[Any, ...], Configuration]) -> tuple[ComparedRow, ...]:
+def _rows(table: PublishedTable, members: Mapping[tuple[Any, ...], Sequence[Configuration]]) -> tuple[ComparedRow, ...]:
     ordered = sorted(members, key=lambda setting: table.rows[setting])
     rows: list[ComparedRow] = []
     for setting in ordered:
-        ours = members[setting]
+        chosen = distinctions([one.recipe for one in members[setting]])
+        ours, told = min(zip(members[setting], chosen, strict=True), key=lambda pair: pair[0].loss.mean)
         before = rows[-1].configuration if rows else None
         losses = ours.by_seed("validation_mlm_loss")
         difference = paired_difference(before.by_seed("validation_mlm_loss"), losses) if before else None
-        rows.append(ComparedRow(setting, table.rows[setting], ours, difference))
+        rows.append(ComparedRow(setting, table.rows[setting], ours, told, difference))
     return tuple(rows)

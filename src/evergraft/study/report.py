@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
@@ -86,8 +88,9 @@ def to_html(collection: Collection) -> str:
     """The page; it loads nothing from anywhere."""
     from plotly.offline import get_plotlyjs
 
-    template = Environment(loader=PackageLoader("evergraft.study"), autoescape=True).get_template("report.html.j2")
-    return template.render(
+    environment = Environment(loader=PackageLoader("evergraft.study"), autoescape=True)
+    environment.filters["code"] = _code
+    return environment.get_template("report.html.j2").render(
         collection=collection,
         facts=_facts(collection),
         sections=_sections(collection),
@@ -193,6 +196,11 @@ def _facts(collection: Collection) -> list[tuple[str, str]]:
     ]
     found = [ratio.mean for row in equal_loss(collection.configurations) if (ratio := row.ratios["flops_total"])]
     return [*facts, ("best FLOP ratio at equal loss", f"{min(found):.2f}")] if found else facts
+
+
+def _code(text: str) -> Markup:
+    """HTML of a text whose `commands` stand in backticks."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _commands(collection: Collection) -> list[str]:

@@ -245,17 +245,17 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
         for index, label in enumerate(labels):
             alike[label if fields is OTHERS else ""].append(index)
         for group in alike.values():
-            varied = _varied([records[index].recipe for index in group], fields)
-            for index in group:
-                values = [_named_value(name, records[index].recipe) for name in varied]
-                labels[index] = " ".join([labels[index], *filter(None, values)])
+            words = distinctions([records[index].recipe for index in group], fields)
+            for index, told in zip(group, words, strict=True):
+                labels[index] = f"{labels[index]} {told}".rstrip()
     return labels
 
 
-def _varied(recipes: Sequence[Recipe], fields: Sequence[str]) -> list[str]:
-    """The fields in which recipes differ."""
+def distinctions(recipes: Sequence[Recipe], fields: Sequence[str] = OTHERS) -> list[str]:
+    """What tells each recipe from the others, of these fields: `updates 80`; empty where nothing does."""
     dumps = [recipe.model_dump(mode="json") for recipe in recipes]
-    return [name for name in fields if len({repr(dump[name]) for dump in dumps}) > 1]
+    varied = [name for name in fields if len({repr(dump[name]) for dump in dumps}) > 1]
+    return [" ".join(filter(None, (_named_value(name, recipe) for name in varied))) for recipe in recipes]
 
 
 def _named_value(name: str, recipe: Recipe) -> str:
@@ -270,4 +270,4 @@ def _named_value(name: str, recipe: Recipe) -> str:
         case "block":
             return str(value)
         case _:
-            return f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            return f"{name.replace('_', ' ')} {f'{value:.3g}' if isinstance(value, float) else value}"

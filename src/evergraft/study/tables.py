@@ -37,6 +37,12 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @property
+    def wordy(self) -> set[int]:
+        """The columns that hold words, not figures."""
+        columns = enumerate(zip(*self.rows, strict=True))
+        return {index for index, cells in columns if any(cell[0].isalpha() for cell in cells)}
+
     def to_markdown(self) -> str:
         """A heading, the note, a pipe table."""
         rule = "|---|" + "---:|" * (len(self.header) - 1)
@@ -138,7 +144,7 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
         (
             ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in row.setting),
             f"{row.published:.3f}",
-            row.configuration.loss.text(4),
+            row.configuration.loss.text(4) + f" ({row.chosen})" * bool(row.chosen),
             "-" if row.difference is None else row.difference.text(4),
             row.same_order,
         )
@@ -151,7 +157,8 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
     )  # fmt: skip
     note = (
         "Validation MLM loss, nats, from the paper's best to its worst. Ours are other models, text and lengths of "
-        "training: what is compared is the order. Each row is compared with the row above it, paired by seed."
+        "training: what is compared is the order. Each row is compared with the row above it, paired by seed. In "
+        "brackets: what ours has where it is the best of several."
     )
     return Table(f"paper-{number}", f"Beside the paper: {comparison.table.title}{shared}", note, header, rows)
 
