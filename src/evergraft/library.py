@@ -53,12 +53,20 @@ def call(function: str, *arguments: Argument, tier: str | None = None) -> int:
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether native functions can work on these tensors: fp32 or bf16 on the CPU, not in a graph being compiled."""
+    """Whether native functions can work on these tensors: fp32 or bf16 on the CPU, in no graph being compiled and under
+    no transform of `torch.func`.
+    """
     return (
         all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
         and not torch.compiler.is_compiling()
+        and not is_transformed()
         and default_tier() is not None
     )
+
+
+def is_transformed() -> bool:
+    """Whether transforms of `torch.func` are at work, which only see through torch's own operators."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def check_tier(tier: str) -> str:

@@ -53,6 +53,23 @@ def test_the_family(name):
     assert config.hidden_act == "gelu"
 
 
+def test_gradients_by_input(config_file):
+    """`torch.func` sees through the whole model, whose native parts then give way to torch's own operators."""
+    model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4)), 0)
+    parameters, inputs = dict(model.named_parameters()), batch()
+
+    def loss(parameters, inputs):
+        one = {name: tensor[None] for name, tensor in inputs.items()}
+        return torch.func.functional_call(model, parameters, kwargs=one).loss
+
+    by_input = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, inputs)
+    for row in range(3):
+        model.zero_grad()
+        model(**{name: tensor[row : row + 1] for name, tensor in inputs.items()}).loss.backward()
+        for name, parameter in parameters.items():
+            torch.testing.assert_close(by_input[name][row], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_same_loss_and_gradients_as_the_full_head(config_file):
     model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4)), 0).double()
     inputs = batch()

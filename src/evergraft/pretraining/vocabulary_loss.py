@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evergraft.library import is_transformed
 from evergraft.onednn import has_onednn, onednn_linear
 from evergraft.pretraining.masking import IGNORED
 
@@ -34,6 +35,7 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     Tokens are taken in chunks; the gradients of a chunk are computed beside its logits, so that backward has only to
     scale them. It can therefore be called once. Under autocast products are in the autocast dtype, as `F.linear`'s
     are; softmax and sums are in fp32 at least. A compiled model holds it as one operator, so that its chunks stay.
+    Transforms of `torch.func` get torch's own operators, all logits at once.
 
     Args:
         hidden: floating [tokens, hidden].
@@ -47,7 +49,19 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
         differentiate = torch.is_grad_enabled() and any(t.requires_grad for t in (hidden, weight, bias))
         outputs = torch.ops.evergraft.vocabulary_loss(hidden, weight, bias, labels, dtype, differentiate)
         return VocabularyLoss(*outputs[:3])
+    if is_transformed():
+        return _in_one_piece(hidden, weight, bias, labels)
     return VocabularyLoss(*_VocabularyLoss.apply(hidden, weight, bias, labels, dtype))  # type: ignore[no-untyped-call]
+
+
+def _in_one_piece(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> VocabularyLoss:
+    logits = F.linear(hidden, weight, bias)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    counted = labels != IGNORED
+    nats = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    return VocabularyLoss(
+        nats.sum() / counted.sum().clamp(min=1), nats.detach(), (logits.detach().argmax(1) == labels) & counted
+    )
 
 
 class _VocabularyLoss(torch.autograd.Function):

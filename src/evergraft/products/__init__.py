@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from evergraft.errors import EvergraftError
+from evergraft.library import is_transformed
 from evergraft.products import dense
 from evergraft.products.cpu import CpuBackend
 from evergraft.topology import BlockTopology
@@ -113,7 +114,7 @@ def linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
-    if _is_transformed():
+    if is_transformed():
         return dense.forward(x, values, topology, bias)
     product: Callable[..., Tensor] = torch.ops.evergraft.forward if _is_watched(x, values) else _SparseLinear.apply
     y = product(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
@@ -124,11 +125,6 @@ def _is_watched(*tensors: Tensor) -> bool:
     """Whether anything traces, fakes or wraps tensors, and must be shown operators."""
     plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
     return not plain or torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
-
-
-def _is_transformed() -> bool:
-    """Whether transforms of `torch.func` are at work, which only see through torch's own operators."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 class _SparseLinear(torch.autograd.Function):
