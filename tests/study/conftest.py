@@ -22,7 +22,7 @@ def record():
     def make(loss: float, cost: float = 1.0, **fields) -> RunRecord:
         recipe = Recipe(**{"steps": 1000, **fields})
         recipe = recipe.model_copy(update={"updates": recipe.updates_or_default})
-        size = {"weights": 1, "gradients": 1, "optimizer": 2, "indices": 0}
+        size = {"weights": cost, "gradients": cost, "optimizer": 2 * cost, "indices": 0}
         result = {
             "validation_mlm_loss": loss,
             "validation_nsp_loss": 0.69,

@@ -52,12 +52,13 @@ def test_a_power_law_family_gives_the_exact_ratio(record, configurations):
     assert ratio.low < 0.5 < ratio.high < 0.52
     assert row.critical_cost == pytest.approx(2, rel=0.01)
     assert row.ratios["steady_seconds"].mean == pytest.approx(ratio.mean)
+    assert row.ratios["bytes_total"].mean == pytest.approx(ratio.mean)
 
 
 def test_a_loss_outside_the_dense_family_has_no_ratio(record, configurations):
     dense = [record(3.0, 1.0, model="tiny", density=1), record(2.0, 2.0, model="mini", density=1)]
     (row,) = equal_loss(configurations([*dense, record(3.5, 1.0, density=0.1)]))
-    assert row.ratios == {"flops_total": None, "steady_seconds": None}
+    assert row.ratios == {"flops_total": None, "steady_seconds": None, "bytes_total": None}
     assert row.critical_cost is None
 
 

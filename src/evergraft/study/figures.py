@@ -24,6 +24,11 @@ OTHER_SCALES = [["#7e22ce", "#d8b4fe"], ["#9d174d", "#f9a8d4"], ["#3f6212", "#be
 DASHES = ("solid", "dash", "dot", "dashdot")  # of lines side by side in one family
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down", "x", "bowtie")
 INK, GRID = "#1f2937", "#e7e5e4"
+RATIOS = {  # costs -> name and colour
+    "flops_total": ("FLOPs", "#0f5257"),
+    "steady_seconds": ("wall-clock", "#ea8a1e"),
+    "bytes_total": ("memory", "#7e22ce"),
+}
 POINTS = 400  # of a line, at most
 LABELLED = 12  # names at most that are written beside a family's points
 MLM = "MLM loss, nats"
@@ -66,7 +71,7 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
     """Validation loss against a cost, both logarithmic, with every family's Pareto front.
 
     Args:
-        cost: `flops_total` or `steady_seconds`.
+        cost: one of `COSTS`.
     """
     figure = go.Figure()
     symbols = _symbols(collection.configurations)
@@ -91,14 +96,14 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
 
 
 def ratios(collection: Collection) -> go.Figure | None:
-    """FLOP and wall-clock ratios at equal loss, with their intervals; None where there are none."""
+    """FLOP, wall-clock and memory ratios at equal loss, with their intervals; None where there are none."""
     rows = [row for row in equal_loss(collection.configurations) if any(row.ratios.values())]
     if not rows:
         return None
     figure = go.Figure()
-    for cost, colour in zip(COSTS, ("#0f5257", "#ea8a1e"), strict=True):
+    for cost, (name, colour) in RATIOS.items():
         known = [(row, ratio) for row in rows if (ratio := row.ratios[cost]) is not None]
-        figure.add_trace(_ratio_trace(known, "FLOPs" if cost == "flops_total" else "wall-clock", colour))
+        figure.add_trace(_ratio_trace(known, name, colour))
     figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dash"})
     _styled(figure, "cost over that of the dense family at equal loss (below 1 is a win)", "")
     figure.update_layout(height=180 + 34 * len(rows), hovermode="closest", scattermode="group")

@@ -10,7 +10,11 @@ from itertools import pairwise
 from evergraft.study.results import Configuration
 from evergraft.study.statistics import Estimate, log_t_interval
 
-COSTS = {"flops_total": "FLOPs", "steady_seconds": "seconds of training"}
+COSTS = {
+    "flops_total": "FLOPs",
+    "steady_seconds": "seconds of training",
+    "bytes_total": "bytes of the encoder's linear layers in training",
+}
 
 Point = tuple[float, float]  # cost, loss
 BySeed = Mapping[int, float]

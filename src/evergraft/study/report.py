@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from markupsafe import Markup, escape
 from evergraft import __version__
 from evergraft.errors import EvergraftError
 from evergraft.folders import write_atomically
-from evergraft.study.pareto import equal_loss
+from evergraft.study.pareto import COSTS, equal_loss
 from evergraft.study.results import Collection, RunRecord, collect
 from evergraft.study.status import STATES, counted, duration
 from evergraft.study.tables import Table, runs_csv, tables
@@ -133,8 +134,7 @@ def _sections(collection: Collection) -> list[Section]:
             "family's Pareto front. Sparse points below the dense line win at equal cost; the distance to it along the "
             "cost axis is the ratio at equal loss.",
             charts(
-                lambda: figures.loss_against(collection, "flops_total"),
-                lambda: figures.loss_against(collection, "steady_seconds"),
+                *(partial(figures.loss_against, collection, cost) for cost in COSTS),
                 lambda: figures.ratios(collection),
             ),
             chosen("equal-loss"),

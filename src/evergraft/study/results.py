@@ -51,14 +51,15 @@ class RunRecord:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """The result, and `steady_seconds`: what training takes where every step is as fast as the median log window.
+        """The result, `steady_seconds` and `bytes_total`.
 
-        Unlike `seconds`, these hold no pause, and no other job that the machine had for a while.
+        The seconds are what training takes where every step is as fast as the median log window: unlike `seconds`, they
+        hold no pause, and no other job that the machine had for a while. The bytes are the sum of the result's.
         """
         marks = [(line["step"], line["seconds"]) for line in self.metrics if "seconds" in line]
         paces = [(later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairwise(marks)]
         steady = median(paces) * self.result["steps"] if paces else self.result["seconds"]
-        return self.result | {"steady_seconds": steady}
+        return self.result | {"steady_seconds": steady, "bytes_total": sum(self.result["bytes"].values())}
 
     @cached_property
     def topology(self) -> list[dict[str, Any]]:

@@ -105,6 +105,7 @@ def equal_loss_table(collection: Collection) -> Table:
             _ratio(one.ratios["flops_total"]),
             "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
             _ratio(one.ratios["steady_seconds"]),
+            _ratio(one.ratios["bytes_total"]),
         )
         for one in equal_loss(collection.configurations)
     )
@@ -112,10 +113,11 @@ def equal_loss_table(collection: Collection) -> Table:
         "Cost of a sparse configuration over that of the dense family at the same validation MLM loss, by log-log "
         "interpolation between the dense models of the same seed; below 1 is a win. Geometric means with 95 % "
         "intervals, Student's t of the logarithms over seeds. Nothing is extrapolated. The critical cost is how many "
-        "times slower a sparse FLOP may run than a dense one before the win is lost. The paper's FLOP ratios: "
-        f"{PUBLISHED_FLOP_RATIOS}."
+        "times slower a sparse FLOP may run than a dense one before the win is lost. Memory is that of the encoder's "
+        "linear layers in training (weights, gradients, Adam's moments, indices), by the ledger; activations, which "
+        f"grow with a model's width, are not in it. The paper's FLOP ratios: {PUBLISHED_FLOP_RATIOS}."
     )
-    header = ("configuration", "FLOP ratio", "critical cost", "wall-clock ratio")
+    header = ("configuration", "FLOP ratio", "critical cost", "wall-clock ratio", "memory ratio")
     return Table("equal-loss", "Cost at equal loss", note, header, rows)
 
 
