@@ -26,7 +26,7 @@ class Table:
     Attributes:
         key: names it in a page's links.
         title: what it shows.
-        note: how to read it.
+        note: how to read it; empty where the table before says it.
         header: one word or two a column.
         rows: as many cells as the header has; the first is the row's name.
     """
@@ -49,7 +49,8 @@ class Table:
         lines = [
             "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (self.header, *self.rows)
         ]
-        return "\n".join([f"## {self.title}", "", self.note, "", lines[0], rule, *lines[1:], ""])
+        note = [self.note, ""] if self.note else []
+        return "\n".join([f"## {self.title}", "", *note, lines[0], rule, *lines[1:], ""])
 
 
 def tables(collection: Collection) -> list[Table]:
@@ -141,7 +142,7 @@ def dynamic_against_static(collection: Collection) -> Table | None:
 
 
 def comparison_table(comparison: Comparison, number: int) -> Table:
-    """A table of the paper beside ours."""
+    """A table of the paper beside ours; the first, number 0, says how to read them all."""
     rows = tuple(
         (
             ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in row.setting),
@@ -162,7 +163,8 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
         "training: what is compared is the order. Each row is compared with the row above it, paired by seed. In "
         "brackets: what ours has where it is the best of several."
     )
-    return Table(f"paper-{number}", f"Beside the paper: {comparison.table.title}{shared}", note, header, rows)
+    title = f"Beside the paper: {comparison.table.title}{shared}"
+    return Table(f"paper-{number}", title, "" if number else note, header, rows)
 
 
 def learning_rates(collection: Collection) -> Table:
