@@ -41,7 +41,7 @@ class Table:
     def wordy(self) -> set[int]:
         """The columns that hold words, not figures."""
         columns = enumerate(zip(*self.rows, strict=True))
-        return {index for index, cells in columns if any(cell[0].isalpha() for cell in cells)}
+        return {index for index, cells in columns if any(cell[:1].isalpha() for cell in cells)}
 
     def to_markdown(self) -> str:
         """A heading, the note, a pipe table."""
