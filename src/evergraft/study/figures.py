@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,9 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
     """
     figure = go.Figure()
     symbols = _symbols(collection.configurations)
-    for family, members in _families(collection).items():
-        colour = _scale(family, list(_families(collection)))[0]
+    families = _families(collection.configurations)
+    for family, members in families.items():
+        colour = _scale(family, list(families))[0]
         points = [(one.estimate(cost).mean, one.loss.mean) for one in members]
         ends = front(points)
         name = "dense, interpolated" if family == "dense" else f"{family}, Pareto front"
@@ -101,7 +103,8 @@ def ratios(collection: Collection) -> go.Figure | None:
     if not rows:
         return None
     figure = go.Figure()
-    for cost, (name, colour) in RATIOS.items():
+    for cost in COSTS:
+        name, colour = RATIOS[cost]
         known = [(row, ratio) for row in rows if (ratio := row.ratios[cost]) is not None]
         figure.add_trace(_ratio_trace(known, name, colour))
     figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dash"})
@@ -256,9 +259,9 @@ def _thinned(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [lines[index] for index in np.linspace(0, len(lines) - 1, POINTS).round().astype(int)]
 
 
-def _families(collection: Collection) -> dict[str, list[Configuration]]:
+def _families(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:
     families: dict[str, list[Configuration]] = defaultdict(list)
-    for one in collection.configurations:
+    for one in configurations:
         families[one.family].append(one)
     return families
 
@@ -270,24 +273,22 @@ def _scale(family: str, families: Sequence[str]) -> list[str]:
 
 def _colours(configurations: Sequence[Configuration]) -> dict[str, str]:
     """A shade of its family's colour for each configuration, by label."""
-    families = list(dict.fromkeys(one.family for one in configurations))
+    families = _families(configurations)
     colours: dict[str, str] = {}
-    for family in families:
-        labels = [one.label for one in configurations if one.family == family]
-        shades = sample_colorscale(_scale(family, families), np.linspace(0, 1, max(2, len(labels))))
-        colours |= dict(zip(labels, shades, strict=False))
+    for family, members in families.items():
+        shades = sample_colorscale(_scale(family, list(families)), np.linspace(0, 1, max(2, len(members))))
+        colours |= {one.label: shade for one, shade in zip(members, shades, strict=False)}
     return colours
 
 
 def _line_styles(configurations: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
     """A colour and a dash for each configuration, by label."""
-    seen: Counter[str] = Counter()
-    styles: dict[str, dict[str, Any]] = {}
     colours = _colours(configurations)
-    for one in configurations:
-        styles[one.label] = {"color": colours[one.label], "width": 1.8, "dash": DASHES[seen[one.family] % len(DASHES)]}
-        seen[one.family] += 1
-    return styles
+    return {
+        one.label: {"color": colours[one.label], "width": 1.8, "dash": dash}
+        for members in _families(configurations).values()
+        for one, dash in zip(members, cycle(DASHES), strict=False)
+    }
 
 
 def _symbols(configurations: Sequence[Configuration]) -> dict[str, str]:

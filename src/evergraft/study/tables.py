@@ -6,6 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean
 from typing import Any
 
@@ -37,7 +38,7 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
-    @property
+    @cached_property
     def wordy(self) -> set[int]:
         """The columns that hold words, not figures."""
         columns = enumerate(zip(*self.rows, strict=True))
@@ -226,9 +227,9 @@ def memory(collection: Collection) -> Table:
     """Bytes of the encoder's linear layers."""
     rows = []
     for one in collection.configurations:
-        result = one.records[0].result
-        own, dense = sum(result["bytes"].values()), sum(result["bytes_dense"].values())
-        rows.append((one.label, *(_megabytes(result["bytes"][kind]) for kind in result["bytes"]), f"{own / dense:.3f}"))
+        figures = one.records[0].figures
+        share = figures["bytes_total"] / sum(figures["bytes_dense"].values())
+        rows.append((one.label, *map(_megabytes, figures["bytes"].values()), f"{share:.3f}"))
     header = ("configuration", "weights", "gradients", "Adam's moments", "indices", "of dense")
     note = "Megabytes of the encoder's linear layers in training, by the ledger: shapes counted, not peaks measured."
     return Table("memory", "Memory", note, header, tuple(rows))
