@@ -1,92 +1,119 @@
-"""Time and memory of a sparse model over those of the dense one of the same loss, from a study's losses and sizes, and
-steps timed alone.
+"""What a sparse model costs over the dense one of its loss: a study's losses, FLOPs and sizes, and steps timed alone.
 
-    python benchmarks/equal_loss.py studies/results/pareto.csv benchmarks/results/step-proxy.json
+    python benchmarks/equal_loss.py RUNS.csv... STEPS.json
 
-A study's runs share a machine, and their times are not to be compared to a few percent; steps that `evergraft bench
-step` times in turn are. Each seed is compared with the dense models of that seed, as in a report (`study/pareto.py`).
-Memory is that of the encoder's linear layers in training, by the ledger.
+Runs are those of reports' CSV files; of two of one configuration and seed, the first file's counts. A study's runs
+share a machine, and their times are not to be compared to a few percent, so time is that of steps that `evergraft
+bench step` timed alone. Models are timed in processes of their own: the fastest step of each counts. Intervals are
+over seeds, each compared with the dense models of that seed, as in a report (`study/pareto.py`); they hold nothing of
+how far times scatter. Memory is that of the encoder's linear layers in training, by the ledger.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from evergraft.study.pareto import ratio_at_equal_loss
 
 # What the dense models run on, and the precision of the sparse step beside it. Losses are those of the study, in fp32.
 DENSE = {"lean dense fp32": "fp32", "lean dense (oneDNN) fp32": "fp32", "lean dense bf16": "bf16"}
-Losses = dict[tuple[str, str, str], dict[int, float]]  # by family, model and block; by seed
-Sizes = dict[tuple[str, str, str], int]  # bytes, of the same
+Key = tuple[str, str, str]  # family, model and block
+Runs = dict[Key, dict[int, dict[str, str]]]  # by seed: a row of a report's CSV
 Paces = dict[tuple[str, str, str], float]  # milliseconds, by model, block or rival, and precision
 
 
-def read_runs(path: Path) -> tuple[Losses, Sizes]:
-    """Validation MLM losses and bytes in a report's CSV."""
-    losses: Losses = defaultdict(dict)
-    sizes: Sizes = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for run in csv.DictReader(file):
-            key = (run["family"], Path(run["model"]).stem, run["block"])
-            losses[key][int(run["seed"])] = float(run["validation_mlm_loss"])
-            sizes[key] = sum(int(run[f"bytes_{kind}"]) for kind in ("weights", "gradients", "optimizer", "indices"))
-    return losses, sizes
+def read_runs(paths: Sequence[Path]) -> Runs:
+    """The rows of reports' CSV files."""
+    runs: Runs = defaultdict(dict)
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as file:
+            for run in csv.DictReader(file):
+                key = (run["family"], Path(run["model"]).stem, run["block"])
+                runs[key].setdefault(int(run["seed"]), run)
+    return runs
 
 
 def read_paces(path: Path) -> Paces:
-    """Steps of every model, the newest of each."""
-    paces: Paces = {}
-    for result in json.loads(path.read_text(encoding="utf-8")):
+    """Steps of every model: the fastest of those timed at its newest commit, since noise only adds to a time."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    newest = {result["model"]: _commit(result) for result in results}
+    paces: Paces = defaultdict(lambda: math.inf)
+    for result in results:
+        if _commit(result) != newest[result["model"]]:
+            continue
         model, precision = Path(result["model"]).stem, result["precision"]
         for figures in result.get("results", [result]):
-            paces[model, figures["block"], precision] = figures["seconds"] * 1e3
-            for name, rival in figures["rivals"].items():
-                if name in DENSE:
-                    paces[model, name, DENSE[name]] = rival["seconds"] * 1e3
-    return paces
+            timed = {(figures["block"], precision): figures}
+            timed |= {(name, DENSE[name]): rival for name, rival in figures["rivals"].items() if name in DENSE}
+            for (name, its_precision), figure in timed.items():
+                key = model, name, its_precision
+                paces[key] = min(paces[key], figure["seconds"] * 1e3)
+    return dict(paces)
 
 
-def time_ratio(losses: Losses, paces: Paces, sparse: tuple[str, str, str], rival: str) -> str:
-    """Sparse over dense, at equal loss: the mean over seeds and its interval, or why there is none."""
-    precision = DENSE[rival]
-    pace = paces.get((sparse[1], sparse[2], precision))
-    dense = {key[1]: its for key, its in losses.items() if key[0] == "dense" and (key[1], rival, precision) in paces}
-    if pace is None or not dense:
+def loss(run: dict[str, str]) -> float:
+    """Validation MLM loss, nats."""
+    return float(run["validation_mlm_loss"])
+
+
+def flops(run: dict[str, str]) -> float:
+    """Of the whole training."""
+    return float(run["flops_total"])
+
+
+def size(run: dict[str, str]) -> float:
+    """Bytes of the encoder's layers in training."""
+    return sum(float(run[f"bytes_{kind}"]) for kind in ("weights", "gradients", "optimizer", "indices"))
+
+
+def ratio(runs: Runs, sparse: Key, cost: Callable[[Key, dict[str, str]], float | None]) -> str:
+    """A sparse configuration's cost over the dense models' at equal loss: mean over seeds and interval, or why none."""
+    found = {key: {seed: cost(key, run) for seed, run in its.items()} for key, its in runs.items()}
+    known = {key: {seed: of for seed, of in its.items() if of is not None} for key, its in found.items()}
+    losses = {key: {seed: loss(run) for seed, run in its.items()} for key, its in runs.items()}
+    dense = [(known[key], losses[key]) for key in runs if key[0] == "dense" and known[key]]
+    if not known[sparse] or not dense:
         return "not timed"
-    return ratio(losses[sparse], pace, [(paces[model, rival, precision], its) for model, its in dense.items()])
+    estimate = ratio_at_equal_loss(known[sparse], losses[sparse], dense)
+    return "outside the dense losses of a seed" if estimate is None else f"{estimate.text(2)}, {estimate.seeds} seeds"
 
 
-def memory_ratio(losses: Losses, sizes: Sizes, sparse: tuple[str, str, str]) -> str:
-    """Sparse over dense, at equal loss."""
-    dense = [(sizes[key], its) for key, its in losses.items() if key[0] == "dense"]
-    return ratio(losses[sparse], sizes[sparse], dense)
+def ratios(runs: Runs, paces: Paces, sparse: Key) -> list[str]:
+    """Over dense at equal loss: FLOPs, memory, and time on each of DENSE."""
+
+    def pace(rival: str) -> Callable[[Key, dict[str, str]], float | None]:
+        return lambda key, _: paces.get((key[1], rival if key[0] == "dense" else key[2], DENSE[rival]))
+
+    costs = [lambda _, run: flops(run), lambda _, run: size(run), *map(pace, DENSE)]
+    return [ratio(runs, sparse, cost) for cost in costs]
 
 
-def ratio(losses: dict[int, float], cost: float, dense: list[tuple[float, dict[int, float]]]) -> str:
-    """A cost over that of the dense models, each with its own and its losses, at equal loss."""
-    family = [(dict.fromkeys(its, its_cost), its) for its_cost, its in dense]
-    found = ratio_at_equal_loss(dict.fromkeys(losses, cost), losses, family)
-    return "outside the dense losses of a seed" if found is None else f"{found.text(2)}, {found.seeds} seeds"
+def _commit(result: dict[str, Any]) -> str:
+    """Of a measurement; `-dirty` is what the session's own earlier results made of the tree."""
+    return str(result["machine"]["commit"]).removesuffix("-dirty")
 
 
 def main() -> None:
     """Print the table."""
-    (losses, sizes), paces = read_runs(Path(sys.argv[1])), read_paces(Path(sys.argv[2]))
-    print(f"| | MB | over dense | ms a step, fp32 | bf16 | {' | '.join(f'over {rival}' for rival in DENSE)} |")
-    print("|" + "---|" * (5 + len(DENSE)))
-    for key in losses:
+    runs, paces = read_runs([Path(name) for name in sys.argv[1:-1]]), read_paces(Path(sys.argv[-1]))
+    heads = ("FLOPs", "MB", "ms a step, fp32", "bf16", "FLOPs over dense", "MB", *(f"time over {one}" for one in DENSE))
+    print(f"| | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}")
+    for key, its in runs.items():
         family, model, block = key
-        cells = [f"{family}, {model}, {block}" if family != "dense" else f"dense, {model}", f"{sizes[key] / 1e6:.2f}"]
-        cells.append("" if family == "dense" else memory_ratio(losses, sizes, key))
+        run = next(iter(its.values()))
+        cells = [f"dense, {model}" if family == "dense" else f"{family} {block}, {model}"]
+        cells += [f"{flops(run) / 1e12:.3g}e12", f"{size(run) / 1e6:.2f}"]
         for precision in ("fp32", "bf16"):
-            name = block if family != "dense" else f"lean dense {precision}"
-            pace = paces.get((model, name, precision))
+            pace = paces.get((model, f"lean dense {precision}" if family == "dense" else block, precision))
             cells.append("" if pace is None else f"{pace:.1f}")
-        cells += ["" if family == "dense" else time_ratio(losses, paces, key, rival) for rival in DENSE]
+        cells += [""] * (2 + len(DENSE)) if family == "dense" else ratios(runs, paces, key)
         print(f"| {' | '.join(cells)} |")
 
 
