@@ -73,6 +73,7 @@ def test_export_loads_in_plain_transformers(run, finished, tmp_path):
     assert "density" not in config
     assert "values" not in " ".join(load_file(tmp_path / "bert" / "model.safetensors"))
     card = (tmp_path / "bert" / "README.md").read_text()
+    assert "pre-trained always-sparse" in card
     assert "25.00% of their 4x4 blocks" in card
     fill = pipeline("fill-mask", model=str(tmp_path / "bert"))
     assert len(fill("The cat [MASK] the house.")) == 5
@@ -161,6 +162,8 @@ BAD = [
     ("pretrain --steps 10 --minutes 1", "the run's length must be given once, as steps, tokens or minutes; got steps, minutes"),
     ("pretrain", "the run's length must be given once, as steps, tokens or minutes; got none"),
     ("pretrain --steps 0", "--steps: Input should be greater than or equal to 1; got 0"),
+    ("pretrain --steps 100000000000000000000000", "--steps: Input should be less than or equal to 1000000000; got"),
+    ("pretrain --tokens 1000000000000000000000", "--tokens: Input should be less than or equal to 1000000000000000; got"),
     ("pretrain --tokens -5", "--tokens: Input should be greater than or equal to 1; got -5"),
     ("pretrain --minutes 0", "--minutes: Input should be greater than 0; got 0.0"),
     ("pretrain --steps many", "Invalid value for '--steps': Input should be a valid integer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +22,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder to write into, that takes its place at `path` when the block ends without an error.
 
     Whatever stands at `path` is replaced. A kill leaves the old folder, or the new one, and perhaps a `.partial` one
-    beside it, which the next write removes.
+    beside it, which the next write removes; if it comes in the instant between moving the old folder away and the new
+    one in, both lie beside, as `.discarded.partial` and `.partial`, and neither at `path`.
     """
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -29,8 +31,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in partial.rglob("*"):
-            _sync(file)
-        _sync(partial)
+            sync(file)
+        sync(partial)
         if path.exists():
             discarded = path.with_name(path.name + ".discarded.partial")
             shutil.rmtree(discarded, ignore_errors=True)
@@ -39,10 +41,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(discarded)
         else:
             partial.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that they lock too, until the block ends or the process does.
+
+    Raises:
+        EvergraftError: another process has locked it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -50,11 +67,18 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EvergraftError(f"another process is at {folder}; wait until it ends, or stop it") from None
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -91,7 +115,8 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

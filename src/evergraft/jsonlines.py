@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from evergraft.errors import EvergraftError
+from evergraft.folders import sync, write_atomically
 
 
 class JsonLines:
@@ -26,19 +28,30 @@ class JsonLines:
             file.write("".join(json.dumps(entry) + "\n" for entry in entries))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The entries so far; a last line torn by a kill is passed over."""
+        """The entries so far; a last line torn by a kill or a power cut is passed over.
+
+        Raises:
+            EvergraftError: another line that is not JSON.
+        """
         if not self.path.exists():
             return
-        with self.path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                if number == len(lines):
+                    return
+                raise EvergraftError(f"{self.path} is torn: line {number} is not JSON; remove that line") from None
+            yield entry
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk, so that no checkpoint outlives the lines before it."""
+        if self.path.exists():
+            sync(self.path)
 
     def rewind(self, step: int) -> None:
         """Drop the entries after `step`, which a resumed run writes again; atomic."""
-        if not self.path.exists():
-            return
-        kept = [entry for entry in self if entry["step"] <= step]
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        if self.path.exists():
+            kept = [entry for entry in self if entry["step"] <= step]
+            write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_it_learns_and_the_topology_stays(run, table):
     assert tuned.config.id2label == {0: "0", 1: "1"}
     rows = transfer(collect([run])).rows
     names = [f"animals.tsv, {metric}" for metric in ("accuracy", "macro_f1")]
-    assert rows == tuple((name, "dynamic", "as it was", "1 (1)", "1.000", "-") for name in names)
+    how = "8 epochs, batches of 16, rate 0.005"
+    assert rows == tuple((name, "dynamic", "as it was", how, "1 (1)", "1.000", "-") for name in names)
 
 
 def test_a_seed_repeats(run, table, tmp_path):
@@ -123,12 +125,26 @@ def test_metrics_against_their_definitions():
     assert not math.isnan(measure(TASKS["mrpc"], np.eye(2)[[0, 0]], np.array([0, 1]))["f1"])
 
 
+def test_divergence_is_told_and_nothing_is_kept(run, table, monkeypatch):
+    def poisoned(*arguments, **settings):
+        model = classifier(*arguments, **settings)
+        torch.nn.init.constant_(model.classifier.weight, math.nan)
+        return model
+
+    monkeypatch.setattr(sys.modules[finetune.__module__], "classifier", poisoned)
+    with pytest.raises(EvergraftError, match="the validation loss is nan after epoch 1: fine-tuning has diverged"):
+        finetune(run, str(table), **SETTINGS | {"epochs": 1})
+    assert not list((run / "finetune").iterdir())
+
+
 def test_bad_settings(run, table, tmp_path):
     for settings, sentence in (
         ({"epochs": 0}, "--epochs must be 1 or more; got 0"),
         ({"batch_size": 0}, "--batch-size must be 1 or more; got 0"),
         ({"learning_rate": 2.0}, "--learning-rate must lie between 0 and 1; got 2.0"),
         ({"updates": -1}, "--updates must be 0"),
+        ({"updates": 3, "dense": True}, "--updates 3: a dense encoder has no topology to update; leave --updates out"),
+        ({"seed": 2**32}, "--seed must be 0 or more and below 2.32; got 4294967296"),
         ({"device": "tpu"}, "tpu"),
         ({"output": run}, "exists already; choose another --output, or another --seed"),
     ):

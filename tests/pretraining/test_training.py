@@ -23,6 +23,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from evergraft import EvergraftError
+from evergraft.folders import locked
+from evergraft.pretraining.model import SparseBertForPreTraining
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import Run
 from evergraft.pretraining.training import Interrupted, pretrain, resume
@@ -235,6 +237,56 @@ def test_resuming_from_the_one_before(finished, cut_run, tmp_path):
     (run / "checkpoint-20" / "model.safetensors").write_bytes(b"torn")
     resume(run / "checkpoint-10")
     assert differences(finished, run) == []
+
+
+def test_checkpoints_beyond_an_older_one_go_with_the_first_new_one(finished, cut_run, small_recipe, tmp_path):
+    """Else the next resume would take one of them, and the metrics between would be lacking."""
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    with pytest.raises(Interrupted):
+        resume(run / "checkpoint-10", callbacks=[At(13, lambda model: signal.raise_signal(signal.SIGTERM))])
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-14"]
+    resume(run)
+    assert differences(finished, run) == []
+
+
+def test_a_torn_checkpoint_offers_one_before_it(cut_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    (run / "checkpoint-10" / "progress.json").unlink()
+    with pytest.raises(EvergraftError, match=r"checkpoint-10 is torn: progress\.json is missing; start the run anew"):
+        resume(run / "checkpoint-10")
+
+
+def test_one_process_at_a_time(cut_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    with locked(run), pytest.raises(EvergraftError, match=r"another process is at .*; wait until it ends, or stop it"):
+        resume(run)
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-20"]
+
+
+def test_a_run_goes_on_on_the_kind_of_device_it_began_on(cut_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(cut_run, run)
+    facts = json.loads((run / "environment.json").read_text())
+    assert facts["device"] == "cpu"
+    (run / "environment.json").write_text(json.dumps(facts | {"device": "cuda"}))
+    with pytest.raises(EvergraftError, match="was begun on cuda, and would go on on cpu: resume it where cuda is"):
+        resume(run)
+
+
+def test_inputs_without_a_masked_token_are_no_divergence(small_recipe, tmp_path, monkeypatch):
+    """Which short ones may be, one at a time."""
+    forward = SparseBertForPreTraining.forward
+
+    def unmasked(self, *, labels, **inputs):
+        return forward(self, labels=torch.full_like(labels, -100) if self.training else labels, **inputs)
+
+    monkeypatch.setattr(SparseBertForPreTraining, "forward", unmasked)
+    result = pretrain(small_recipe(steps=2, updates=1, log_every=1), tmp_path / "run")
+    assert math.isfinite(result["validation_mlm_loss"])
+    assert [line["mlm_loss"] for line in metrics(tmp_path / "run") if "mlm_loss" in line] == [0, 0]
 
 
 def test_a_foreign_checkpoint_is_refused(cut_run, small_recipe, tmp_path):

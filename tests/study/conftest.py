@@ -19,7 +19,7 @@ from evergraft.study.runner import run_study
 def record():
     """A function from a loss, a cost and recipe fields to a finished run."""
 
-    def make(loss: float, cost: float = 1.0, **fields) -> RunRecord:
+    def make(loss: float, cost: float = 1.0, text: str = "text", family: str | None = None, **fields) -> RunRecord:
         recipe = Recipe(**{"steps": 1000, **fields})
         recipe = recipe.model_copy(update={"updates": recipe.updates_or_default})
         size = {"weights": cost, "gradients": cost, "optimizer": 2 * cost, "indices": 0}
@@ -34,7 +34,10 @@ def record():
             "bytes": size,
             "bytes_dense": size,
         }
-        return RunRecord(f"run-{recipe.seed}", family_of(recipe), Path("nowhere"), recipe, result, {})
+        environment = {"corpus_identity": text}
+        return RunRecord(
+            f"run-{recipe.seed}", family or family_of(recipe), Path("nowhere"), recipe, result, environment
+        )
 
     return make
 

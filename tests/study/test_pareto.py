@@ -82,3 +82,40 @@ def test_one_seed_gives_a_ratio_without_an_interval(record, configurations):
     assert row.ratios["flops_total"].mean == pytest.approx(0.5)
     assert row.ratios["flops_total"].low is None
     assert not math.isnan(row.critical_cost)
+
+
+@pytest.mark.parametrize(
+    "other", [{"text": "other"}, {"precision": "bf16"}, {"sequence_length": 64}, {"validation_sequences": 8}], ids=str
+)
+def test_losses_under_other_conditions_are_not_compared(record, configurations, other):
+    dense = [record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1, **other)]
+    assert equal_loss(configurations([*dense, record(2.0, 5.0, density=0.1)])) == []
+
+
+def test_a_dense_model_is_one_whatever_its_family_is_called(record, configurations):
+    dense = [record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1, family="wide")]
+    (row,) = equal_loss(configurations([*dense, record(2.0, 5.0, density=0.1)]))
+    assert row.ratios["flops_total"].mean == pytest.approx(0.5)
+
+
+def test_seeds_that_all_share_are_compared(record, configurations):
+    """As in a study that is half done: dense models lack the last seed."""
+    dense = [
+        record(*point, model=model, density=1, seed=seed)
+        for model, point in {"tiny": (4.0, 1.0), "mini": (1.0, 100.0)}.items()
+        for seed in (1, 2)
+    ]
+    sparse = [record(2.0, 5.0, density=0.1, seed=seed) for seed in (1, 2, 3)]
+    (row,) = equal_loss(configurations([*dense, *sparse]))
+    assert (row.ratios["flops_total"].mean, row.ratios["flops_total"].seeds) == (pytest.approx(0.5), 2)
+    assert equal_loss(configurations([*dense, *sparse[2:]])) == []
+
+
+def test_a_rate_of_one_lucky_seed_is_not_the_dense_model_of_its_size(record, configurations):
+    seeds = (1, 2, 3)
+    dense = [record(4.0, 1.0, model="tiny", density=1, seed=seed) for seed in seeds]
+    dense += [record(1.0, 100.0, model="mini", density=1, seed=seed) for seed in seeds]
+    lucky = record(0.5, 100.0, model="mini", density=1, seed=1, learning_rate=2e-3)
+    sparse = [record(2.0, 5.0, density=0.1, seed=seed) for seed in seeds]
+    (row,) = equal_loss(configurations([*dense, lucky, *sparse]))
+    assert (row.ratios["flops_total"].mean, row.ratios["flops_total"].seeds) == (pytest.approx(0.5), 3)

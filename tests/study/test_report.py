@@ -129,6 +129,32 @@ def test_bad_targets(finished, tmp_path, finished_study):
         report([empty])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("result.json", "{}", "result.json is torn; remove .* and have it written again"),
+        ("result.json", "[1]", "result.json is torn"),
+        ("environment.json", '{"corpus": "x", "corpus_identity": "y"}', "environment.json is torn: it lacks command"),
+        ("finetune/x/result.json", "{", "finetune/x/result.json is torn; remove .*finetune/x and fine-tune again"),
+        ("metrics.jsonl", '{"step": 1}\n\0\0\n{"step": 2}\n', "metrics.jsonl is torn: line 2 is not JSON"),
+    ],
+)
+def test_a_damaged_run_is_told(finished, tmp_path, name, content, sentence):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).write_text(content)
+    with pytest.raises(EvergraftError, match=sentence):
+        report([run], output=tmp_path / "page.html")
+
+
+def test_a_run_without_its_model_has_no_pictures(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "model")
+    text, _ = report([run], output=tmp_path / "page.html")
+    assert 'id="results"' in text
+    assert 'id="topologies"' not in text
+
+
 def test_the_first_topology_is_the_one_the_run_began_with(finished, corpus):
     record = read_run(finished)
     model = create_model(_config(record.recipe, corpus), record.recipe.seed)

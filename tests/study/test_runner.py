@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -21,7 +22,7 @@ from evergraft.pretraining.training import pretrain
 from evergraft.study import runner
 from evergraft.study.grid import load_study
 from evergraft.study.runner import StudyInterrupted, run_study
-from evergraft.study.status import duration, is_running, seconds_left, status_report, study_status
+from evergraft.study.status import duration, is_running, print_status, seconds_left, status_report, study_status
 from tests.pretraining.comparison import differences
 
 # Stands for `evergraft pretrain`: does what it is told in the folder given, in no time.
@@ -126,6 +127,28 @@ def test_a_signal_stops_all_runs_and_the_study_goes_on_later(study, behave, numb
     assert states(study_status(study)) == ["stopped", "stopped", "waiting", "waiting"]
     behave.clear()
     assert states(run_study(study, jobs=2)) == ["finished"] * 4
+
+
+def test_a_signal_while_runs_are_started_reaches_them(study, behave, monkeypatch):
+    behave |= {1: "wait", 2: "wait"}
+
+    def environment(run, slot, jobs):
+        signal.raise_signal(signal.SIGTERM)
+        return dict(os.environ)
+
+    monkeypatch.setattr(runner, "_environment", environment)
+    began = time.monotonic()
+    with pytest.raises(StudyInterrupted):
+        run_study(study, jobs=2)
+    assert time.monotonic() - began < 15  # the stub would wait for 30 s
+    assert not study.runs[1].folder.exists()
+
+
+def test_a_title_is_text(study, behave, capsys):
+    titled = replace(study, title="A [bold]title[/x]")
+    statuses = run_study(titled)
+    print_status(titled, statuses, 1)
+    assert "A [bold]title[/x]" in capsys.readouterr().out
 
 
 def test_a_run_that_another_process_is_at_is_waited_for(study, behave):

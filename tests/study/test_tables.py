@@ -6,9 +6,11 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from evergraft.errors import EvergraftError
 from evergraft.study.paper import PUBLISHED, comparisons
 from evergraft.study.rates import sweeps
 from evergraft.study.results import collect
@@ -73,6 +75,34 @@ def test_configurations_that_differ_otherwise_are_compared_apart(record, configu
     assert [one.shared for one in found] == ["model tiny", "model mini"]
 
 
+def test_lengths_are_compared_apart(record, configurations):
+    """A Mini trained for long says nothing of a Small trained for a moment."""
+    members = seeds(record, 2.0, model="mini", density=1, steps=50_000) + seeds(record, 3.0, model="mini", density=1)
+    (found,) = comparisons(configurations([*members, *seeds(record, 2.5, model="small", density=1)]))
+    assert [row.same_order for row in found.rows] == ["-", "yes"]
+
+
+def test_two_runs_of_one_recipe_and_seed_are_refused(record, configurations):
+    runs = [replace(record(loss, seed=7), folder=Path(name)) for name, loss in (("runs/a", 3.0), ("runs/b", 3.1))]
+    with pytest.raises(EvergraftError, match="runs/a and runs/b are runs of one recipe and seed"):
+        configurations(runs)
+
+
+def test_labels_differ(record, configurations):
+    made = configurations(
+        [
+            *(record(3.0, model=f"/{name}/config.json", density=1) for name in "ab"),
+            *(record(3.0, model="/a/config.json", density=1, learning_rate=rate) for rate in (1e-3, 1.0004e-3)),
+        ]
+    )
+    assert [one.label for one in made] == [
+        "dense /a/config.json learning rate None",
+        "dense /b/config.json",
+        "dense /a/config.json learning rate 0.001",
+        "dense /a/config.json learning rate 0.0010004",
+    ]
+
+
 def test_a_choice_of_the_best_is_said(record, collection):
     """A reader must see where a row is the lowest of several, for that flatters it."""
     runs = [*seeds(record, 3.5, density=0.1, block="1x1", updates=0), *seeds(record, 3.2, density=0.1, block="16x16")]
@@ -96,10 +126,11 @@ def test_dynamic_against_static(record, collection):
         collection(
             *seeds(record, 3.2, density=0.1, updates=0),
             *seeds(record, 3.1, density=0.1, updates=40),
+            *seeds(record, 3.1, density=0.1, updates=40, prune_by="l2", prune_decay="linear", prune_ratio=0.25),
             *seeds(record, 3.3, density=0.5),
         )
     )
-    assert [row[1:] for row in made.rows] == [("3.2000 ± 0.0248", "3.1000 ± 0.0248", "-0.1000 ± 0.0000", "yes")]
+    assert [row[1:] for row in made.rows] == [("3.2000 ± 0.0248", "3.1000 ± 0.0248", "-0.1000 ± 0.0000", "yes")] * 2
 
 
 def test_learning_rates_beside_the_formula(record, collection):
@@ -129,30 +160,60 @@ def test_an_optimum_needs_every_seed_to_have_one(record, configurations):
 
     (found,) = sweep(2.8, 2.9)
     assert found.optima == {0: pytest.approx(2e-3), 1: pytest.approx(2e-3)}
-    (found,) = sweep(2.8, 3.1)
+    (found,) = sweep(2.8, 3.1)  # the second seed's parabola is the wrong way round
     assert (found.at_edge, found.optima, found.over_dense) == (False, {}, None)
 
 
+def test_an_optimum_is_not_extrapolated(record, configurations):
+    """A seed whose losses are nearly on a line has its lowest point anywhere."""
+    losses = {1e-3: (3.0, 3.0), 2e-3: (2.0, 2.9), 4e-3: (3.0, 2.8 + 1e-9)}
+    runs = [
+        record(loss, learning_rate=rate, seed=seed) for rate, both in losses.items() for seed, loss in enumerate(both)
+    ]
+    (found,) = sweeps(configurations(runs))
+    assert (found.at_edge, found.optima) == (False, {})
+
+
 def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):
-    def finetuned(name, accuracies, **fields):
+    how = {"densified": False, "updates": 0, "epochs": 3, "batch_size": 32, "learning_rate": 1e-4}
+
+    def finetuned(name, accuracies, settings, **fields):
         runs = []
         for run, values in zip(seeds(record, 3.0, **fields), accuracies, strict=True):
             runs.append(replace(run, folder=tmp_path / f"{name}-{run.recipe.seed}"))
             for number, value in enumerate(values):
                 folder = runs[-1].folder / "finetune" / f"sst2-s{number}"
                 folder.mkdir(parents=True)
-                result = {"task": "sst2", "densified": False, "metrics": {"accuracy": value, "pearson": None}}
+                result = {"task": "sst2", "metrics": {"accuracy": value, "pearson": None}} | how | settings
                 (folder / "result.json").write_text(json.dumps(result))
         return runs
 
-    dense = finetuned("dense", [[0.7, 0.8], [0.75, 0.75], [0.7]], density=1)
-    sparse = finetuned("sparse", [[0.8], [0.8, 0.8], [0.75]], density=0.1, updates=0)
+    dense = finetuned("dense", [[0.7, 0.8], [0.75, 0.75], [0.7]], {}, density=1)
+    sparse = finetuned("sparse", [[0.8], [0.8, 0.8], [0.75]], {"learning_rate": 2e-4}, density=0.1, updates=0)
+    low, high = (f"3 epochs, batches of 32, rate {rate}" for rate in ("0.0001", "0.0002"))
     assert transfer(collection(*sparse, *dense)).rows == (
-        ("sst2, Pearson", "static d0.1", "as it was", "0 (0)", "undefined", "-"),
-        ("sst2, Pearson", "dense", "as it was", "0 (0)", "undefined", "-"),
-        ("sst2, accuracy", "static d0.1", "as it was", "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
-        ("sst2, accuracy", "dense", "as it was", "3 (5)", "0.733 ± 0.072", "-"),
+        ("sst2, Pearson", "static d0.1", "as it was", high, "0 (0)", "undefined", "-"),
+        ("sst2, Pearson", "dense", "as it was", low, "0 (0)", "undefined", "-"),
+        ("sst2, accuracy", "static d0.1", "as it was", high, "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
+        ("sst2, accuracy", "dense", "as it was", low, "3 (5)", "0.733 ± 0.072", "-"),
     )
+
+
+def test_only_like_fine_tunings_are_repeats_of_each_other(record, collection, tmp_path):
+    run = replace(record(3.0, density=0.1), folder=tmp_path)
+    how = {"densified": False, "updates": 0, "epochs": 3, "batch_size": 32, "learning_rate": 1e-4}
+    for number, other in enumerate([{}, {}, {"updates": 5}, {"epochs": 30}, {"learning_rate": 1e-3}]):
+        folder = tmp_path / "finetune" / f"sst2-{number}"
+        folder.mkdir(parents=True)
+        result = {"task": "sst2", "metrics": {"accuracy": 0.5 + number / 10}} | how | other
+        (folder / "result.json").write_text(json.dumps(result))
+    rows = transfer(collection(run)).rows
+    assert sorted((row[2], row[4], row[5]) for row in rows) == [
+        ("5 updates", "1 (1)", "0.700"),
+        ("as it was", "1 (1)", "0.800"),
+        ("as it was", "1 (1)", "0.900"),
+        ("as it was", "1 (2)", "0.550"),
+    ]
 
 
 def test_csv_has_a_line_a_run(finished_study):

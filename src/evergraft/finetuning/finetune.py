@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,14 @@ def finetune(
         `seconds`, `density` of the encoder as it was fine-tuned, and the settings.
 
     Raises:
-        EvergraftError: the run is not there or not finished, bad data, a setting out of range, or `output` exists.
+        EvergraftError: the run is not there or not finished, bad data, a setting out of range, updates of a dense
+            encoder, `output` exists, or training diverged.
     """
-    _check(epochs, learning_rate, batch_size, updates)
+    _check(epochs, learning_rate, batch_size, seed, updates)
     device = resolve_device(device)
     run = Run.open(run_folder)
+    if updates and (dense or run.recipe.density == 1):
+        raise EvergraftError(f"--updates {updates}: a dense encoder has no topology to update; leave --updates out")
     run.model_folder  # noqa: B018 - raises for an unfinished run, before anything is read
     task, train, dev = load_task(task_name, data, validation)
     output = output or run_folder / FOLDER / _name(task, dense, updates, seed)
@@ -96,11 +100,12 @@ def finetune(
         trainer.remove_callback(PrinterCallback)
         began = time.monotonic()
         trainer.train()
+        history = _history(trainer)
         result = {
             "run": str(run_folder),
             "task": task.name,
             "output": str(output),
-            "metrics": (history := _history(trainer))[-1]["metrics"],
+            "metrics": history[-1]["metrics"],
             "history": history,
             "seconds": round(time.monotonic() - began, 3),
             "steps": trainer.state.global_step,
@@ -121,12 +126,14 @@ def finetune(
     return result
 
 
-def _check(epochs: int, learning_rate: float, batch_size: int, updates: int) -> None:
+def _check(epochs: int, learning_rate: float, batch_size: int, seed: int, updates: int) -> None:
     for name, value in {"epochs": epochs, "batch-size": batch_size}.items():
         if value < 1:
             raise EvergraftError(f"--{name} must be 1 or more; got {value}")
     if not 0 < learning_rate < 1:
         raise EvergraftError(f"--learning-rate must lie between 0 and 1; got {learning_rate}")
+    if not 0 <= seed < 2**32:
+        raise EvergraftError(f"--seed must be 0 or more and below 2^32; got {seed}")
     if updates < 0:
         raise EvergraftError(f"--updates must be 0 (the topology stays) or more; got {updates}")
 
@@ -178,8 +185,19 @@ def _metrics(task: Task, outputs: EvalPrediction) -> dict[str, float]:
 
 
 def _history(trainer: Trainer) -> list[dict[str, Any]]:
-    """Loss and metrics after each epoch."""
+    """Loss and metrics after each epoch.
+
+    Raises:
+        EvergraftError: a loss is not finite.
+    """
     bookkeeping = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    lines = [line for line in trainer.state.log_history if "eval_loss" in line]
+    for line in lines:
+        if not math.isfinite(line["eval_loss"]):
+            raise EvergraftError(
+                f"the validation loss is {line['eval_loss']} after epoch {round(line['epoch'])}: fine-tuning has "
+                f"diverged; lower --learning-rate ({trainer.args.learning_rate:g} now)"
+            )
     return [
         {
             "epoch": round(line["epoch"]),
@@ -190,6 +208,5 @@ def _history(trainer: Trainer) -> list[dict[str, Any]]:
                 if name.startswith("eval_") and name not in bookkeeping
             },
         }
-        for line in trainer.state.log_history
-        if "eval_loss" in line
+        for line in lines
     ]

@@ -34,12 +34,23 @@ def write_checkpoint(folder: Path, run: str, step: int, write: Callable[[Path], 
 def checkpoints(run_folder: Path) -> list[Path]:
     """The run's checkpoints by step, newest last."""
     found = [path for path in run_folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(found, key=step_of)
 
 
-def delete_old_checkpoints(run_folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what a kill left half-written."""
-    for path in [*checkpoints(run_folder)[:-keep], *run_folder.glob(f"{PREFIX}*.partial")]:
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step after which it was written."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def delete_old_checkpoints(run_folder: Path, keep: int, step: int) -> None:
+    """Delete all but the newest `keep` checkpoints of those up to `step`, and what a kill left half-written.
+
+    Those beyond it are of steps that a run resumed from an older checkpoint has yet to do again.
+    """
+    found = checkpoints(run_folder)
+    beyond = [path for path in found if step_of(path) > step]
+    done = found[: len(found) - len(beyond)]
+    for path in [*done[:-keep], *beyond, *run_folder.glob(f"{PREFIX}*.partial")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -49,7 +60,8 @@ def verify_checkpoint(folder: Path, run: str) -> None:
     Raises:
         EvergraftError: it is missing, torn, changed, or of another run; the sentence offers the one before it.
     """
-    older = [path for path in checkpoints(folder.parent) if path != folder]
+    before = checkpoints(folder.parent)
+    older = before[: before.index(folder)] if folder in before else before
     advice = f"; resume from the one before it with --resume {older[-1]}" if older else "; start the run anew"
     try:
         manifest = verify_manifest(folder)

@@ -51,16 +51,18 @@ def _dense(sparse: SparseBertForPreTraining) -> BertForPreTraining:
 def _card(run: Run) -> str:
     result, recipe = run.result or {}, run.recipe
     block = f"{recipe.block[0]}x{recipe.block[1]}"
+    sparse = f"""always-sparse
+
+The encoder's weight matrices had {result["density"]:.2%} of their {block} blocks during all of
+pre-training, which evolved in {recipe.updates} updates; this checkpoint stores them as dense matrices with zeros."""
     return f"""---
 library_name: transformers
 pipeline_tag: fill-mask
-tags: [bert, sparse-training, evergraft]
+tags: [bert, {"sparse-training, " * (recipe.density < 1)}evergraft]
 ---
 
-# BERT ({recipe.model}), pre-trained always-sparse
+# BERT ({recipe.model}), pre-trained {sparse if recipe.density < 1 else "dense"}
 
-The encoder's weight matrices had {result["density"]:.2%} of their {block} blocks during all of
-pre-training, which evolved in {recipe.updates} updates; this checkpoint stores them as dense matrices with zeros.
 Trained by evergraft {__version__} on {", ".join(recipe.corpus)}.
 
 | | |

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from evergraft.errors import EvergraftError
 
@@ -18,7 +28,7 @@ def parse_block(text: object) -> tuple[int, int]:
     Raises:
         EvergraftError: anything else.
     """
-    if isinstance(text, (list, tuple)) and len(text) == 2 and all(isinstance(side, int) and side > 0 for side in text):
+    if isinstance(text, (list, tuple)) and len(text) == 2 and all(type(side) is int and side > 0 for side in text):
         return text[0], text[1]
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", str(text))
     if match is None:
@@ -34,6 +44,10 @@ Block = Annotated[
 Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
+MOST = 10**9  # of whatever is counted: past it something overflows
+LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
+
+
 class Recipe(BaseModel):
     """One pre-training run. Defaults are the paper's where it names one (docs/method.md); a field is a flag."""
 
@@ -46,22 +60,24 @@ class Recipe(BaseModel):
         ["builtin:docstrings"], min_length=1, description="a prepared corpus, or text to prepare; may be given again"
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
-    vocabulary_size: int = Field(8192, ge=128, description="word pieces to learn when no tokenizer is given")
+    vocabulary_size: int = Field(8192, ge=128, le=MOST, description="word pieces to learn when no tokenizer is given")
     sequence_length: int = Field(128, ge=8, le=65536, description="tokens an input has")
 
     density: float = Field(0.1, gt=0, le=1, description="share of the encoder's blocks that exist; 1 is dense")
     block: Block = Field((16, 16), description="rows x columns of a block; 1x1 is unstructured")
-    updates: int | None = Field(None, ge=0, description="topology updates; 0 is static (default: 160 for 1x1, else 80)")
+    updates: int | None = Field(
+        None, ge=0, le=10**9, description="topology updates; 0 is static (default: 160 for 1x1, else 80)"
+    )
     prune_ratio: float = Field(0.5, ge=0, le=1, description="share of blocks the first update prunes")
     prune_decay: Literal["cosine", "linear", "constant"] = Field("cosine", description="how that share falls")
     prune_by: Literal["l1", "l2", "linf", "random"] = Field("l1", description="block norm that decides what is pruned")
     group_lasso: float = Field(0.0, ge=0, description="strength of decoupled Group Lasso")
 
-    steps: int | None = Field(None, ge=1, description="length of the run in optimiser steps")
-    tokens: int | None = Field(None, ge=1, description="length of the run in tokens")
+    steps: int | None = Field(None, ge=1, le=MOST, description="length of the run in optimiser steps")
+    tokens: int | None = Field(None, ge=1, le=10**15, description="length of the run in tokens")
     minutes: float | None = Field(None, gt=0, description="length of the run in minutes, which schedules follow")
-    batch_size: int = Field(32, ge=1, description="sequences an optimiser step")
-    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, to save memory")
+    batch_size: int = Field(32, ge=1, le=MOST, description="sequences an optimiser step")
+    accumulate: int = Field(1, ge=1, le=MOST, description="parts a batch is computed in, to save memory")
     learning_rate: float | None = Field(None, gt=0, lt=1, description="peak (default: by model and density)")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the run in which the rate rises to its peak")
     weight_decay: float = Field(0.01, ge=0, description="decoupled, on weights only")
@@ -76,15 +92,24 @@ class Recipe(BaseModel):
     compile: bool = Field(False, description="compile the step, and capture it in CUDA graphs on a GPU")
     backend: str = Field("auto", description="of the sparse products")
 
-    log_every: int = Field(10, ge=1, description="steps between lines in metrics.jsonl")
-    evaluate_every: int | None = Field(None, ge=1, description="steps between validations (default: at start and end)")
-    validation_sequences: int = Field(1024, ge=1, description="validate on at most this many inputs")
-    save_every: int = Field(500, ge=1, description="steps between checkpoints")
-    keep: int = Field(2, ge=1, description="checkpoints kept")
+    log_every: int = Field(10, ge=1, le=MOST, description="steps between lines in metrics.jsonl")
+    evaluate_every: int | None = Field(
+        None, ge=1, le=MOST, description="steps between validations (default: at start and end)"
+    )
+    validation_sequences: int = Field(1024, ge=1, le=MOST, description="validate on at most this many inputs")
+    save_every: int = Field(500, ge=1, le=MOST, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, le=MOST, description="checkpoints kept")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_is_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name != "compile":
+            raise ValueError(f"expected another value than true or false; got {str(value).lower()}")
+        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:
-        lengths = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        lengths = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(lengths) != 1:
             raise ValueError(
                 f"the run's length must be given once, as steps, tokens or minutes; got {', '.join(lengths) or 'none'}"
@@ -127,14 +152,17 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     Raises:
         EvergraftError: a file that is missing or not YAML, an unknown field, or a value out of range.
     """
-    fields = read_yaml(path, "recipe") if path else {}
-    lengths = {"steps", "tokens", "minutes"}
-    if lengths & overrides.keys():
-        fields = {name: value for name, value in fields.items() if name not in lengths}
+    fields = with_fields(read_yaml(path, "recipe") if path else {}, overrides)
     try:
-        return Recipe.model_validate(fields | overrides)
+        return Recipe.model_validate(fields)
     except ValidationError as error:
         raise EvergraftError(_sentence(error, path, overrides)) from None
+
+
+def with_fields(fields: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Fields with others in their place; a length among these replaces whichever length stood there."""
+    lengths = set(LENGTHS) if others.keys() & set(LENGTHS) else set()
+    return {name: value for name, value in fields.items() if name not in lengths} | others
 
 
 def recipe_from(fields: dict[str, Any], source: Path) -> Recipe:

@@ -21,6 +21,10 @@ from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpo
 from evergraft.pretraining.recipe import Recipe, load_recipe
 
 RECIPE, ENVIRONMENT, RESULT, MODEL = "recipe.yaml", "environment.json", "result.json", "model"
+RESULT_KEYS = {  # without which a result is torn
+    *("steps", "tokens", "seconds", "flops_total", "bytes", "bytes_dense", "density", "explored", "removed_new_ratio"),
+    *("validation_mlm_loss", "validation_nsp_loss"),
+}
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "safetensors")
 
 
@@ -41,8 +45,8 @@ class Run:
         """Make the folder with recipe.yaml and environment.json in it.
 
         Args:
-            inputs: what the run reads from elsewhere, for environment.json: `corpus`, the folder it was prepared in,
-                and `corpus_identity` and `model_identity`, hashes to know it by.
+            inputs: what the run gets from elsewhere, for environment.json: `corpus`, the folder it was prepared in,
+                `corpus_identity` and `model_identity`, hashes to know it by, and `device`, the kind it trains on.
 
         Raises:
             EvergraftError: it exists already and is not empty.
@@ -114,9 +118,12 @@ class Run:
         """
         path = self.folder / RESULT
         try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except ValueError:
-            raise EvergraftError(f"{path} is torn; {self._write_again}") from None
+            result: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+            if result is None or result.keys() >= RESULT_KEYS:
+                return result
+        except (ValueError, AttributeError):
+            pass
+        raise EvergraftError(f"{path} is torn; {self._write_again}")
 
     @property
     def _write_again(self) -> str:

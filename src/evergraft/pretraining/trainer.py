@@ -117,9 +117,10 @@ class PretrainingTrainer(Trainer):
         """The loss of a batch; while training, its parts are added to the window that is logged next."""
         outputs = model(**inputs)
         if model.training:
-            self.window += torch.stack(
-                [outputs.mlm_nats.sum() / outputs.masked.sum(), outputs.nsp_nats.mean(), outputs.loss.new_ones(())]
-            ).detach()
+            mlm = outputs.mlm_nats.sum() / outputs.masked.sum().clamp(
+                min=1
+            )  # as in the loss: short inputs may have none
+            self.window += torch.stack([mlm, outputs.nsp_nats.mean(), outputs.loss.new_ones(())]).detach()
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -186,10 +187,13 @@ class PretrainingTrainer(Trainer):
             return
         with self.budget.paused():
             step = self.state.global_step
+            self.metrics.sync()
+            if self.topology and self.topology.log:
+                self.topology.log.sync()
             checkpoint.write_checkpoint(
                 self.folder / f"{checkpoint.PREFIX}{step}", self.run, step, lambda folder: self._write(folder, random)
             )
-            checkpoint.delete_old_checkpoints(self.folder, self.keep)
+            checkpoint.delete_old_checkpoints(self.folder, self.keep, step)
 
     def _write(self, folder: Path, random: Tensor) -> None:
         progress = {

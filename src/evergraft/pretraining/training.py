@@ -22,9 +22,10 @@ from evergraft.corpus import Corpus, prepared
 from evergraft.corpus.corpus import MANIFEST
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY, default_learning_rate
-from evergraft.folders import atomic_folder, write_manifest
+from evergraft.folders import atomic_folder, locked, write_manifest
 from evergraft.ledger import Ledger, ledger
 from evergraft.pretraining.budget import Budget
+from evergraft.pretraining.checkpoint import step_of
 from evergraft.pretraining.compilation import check_compiler, one_order_of_sums
 from evergraft.pretraining.configuration import buildable_config
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
@@ -78,7 +79,8 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[Trai
     corpus = _open_corpus(recipe)
     recipe = _resolve(recipe, corpus)
     _check(recipe, corpus)
-    inputs = {"corpus": str(corpus.path.resolve())} | _identities(recipe, corpus)
+    device = resolve_device(recipe.device)
+    inputs = {"corpus": str(corpus.path.resolve()), "device": device, **_identities(recipe, corpus)}
     run = Run.create(output or _new_folder(recipe), recipe, inputs)
     return _train(run, corpus, None, callbacks or [])
 
@@ -87,18 +89,25 @@ def resume(path: Path, *, callbacks: list[TrainerCallback] | None = None) -> Res
     """Continue the run in a folder, or from one of its checkpoints, as if it had never stopped.
 
     Raises:
-        EvergraftError: no run, a torn or foreign checkpoint, or text that has changed since.
+        EvergraftError: no run, a torn or foreign checkpoint, text that has changed since, another kind of device than
+            the run began on, or another process that is at it.
         Interrupted: as `pretrain`.
     """
     run, checkpoint = find_resumable(path)
     if run.result is not None:
         return run.result
     _check_machine(run.recipe)
+    _check_device(run)
     corpus = _reopen_corpus(run)
     return _train(run, corpus, checkpoint, callbacks or [])
 
 
 def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[TrainerCallback]) -> Result:
+    with locked(run.folder):
+        return _train_alone(run, corpus, checkpoint, callbacks)
+
+
+def _train_alone(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[TrainerCallback]) -> Result:
     recipe = run.recipe
     keep_freed_memory()
     set_seed(recipe.seed)
@@ -111,7 +120,7 @@ def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[Tr
         if checkpoint is None:
             _clear(run)
         else:
-            trainer.metrics.rewind(int(checkpoint.name.rpartition("-")[2]))
+            trainer.metrics.rewind(step_of(checkpoint))
         trainer.train(str(checkpoint) if checkpoint else None)
         if stop.signal:
             raise Interrupted(run.folder, stop.signal)
@@ -258,6 +267,16 @@ def _check_machine(recipe: Recipe) -> None:
     device = resolve_device(recipe.device)
     if recipe.compile:
         check_compiler(device)
+
+
+def _check_device(run: Run) -> None:
+    """A run goes on on the kind of device it began on, whose random state its checkpoints hold."""
+    here = resolve_device(run.recipe.device)
+    begun = run.environment.get("device", here)
+    if begun != here:
+        raise EvergraftError(
+            f"{run.folder} was begun on {begun}, and would go on on {here}: resume it where {begun} is"
+        )
 
 
 def _check(recipe: Recipe, corpus: Corpus) -> None:

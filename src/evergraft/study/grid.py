@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import Recipe, read_yaml, recipe_from
+from evergraft.pretraining.recipe import Recipe, read_yaml, recipe_from, with_fields
 
 Fields = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -135,6 +135,9 @@ def _points(path: Path, entry: Fields) -> Iterator[Fields]:
     zipped = entry.get(ZIP, {})
     if not isinstance(zipped, dict) or not all(isinstance(values, list) for values in zipped.values()):
         raise EvergraftError(f"{path}: `{ZIP}` must hold `field: [values]` lines; got {zipped!r}")
+    empty = [name for name, values in [*entry.items(), *zipped.items()] if values == []]
+    if empty:
+        raise EvergraftError(f"{path}: {empty[0]} has no values; give it one or more, or leave it out of the grid")
     lengths = {name: len(values) for name, values in zipped.items()}
     if len(set(lengths.values())) > 1:
         got = ", ".join(f"{name} has {length}" for name, length in lengths.items())
@@ -153,16 +156,10 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _planned(path: Path, seed: int, base: Fields, entry: Fields, point: Fields, output: Path) -> PlannedRun:
-    recipe = recipe_from({**_without_length(base, point), **point, "seed": seed}, path)
+    recipe = recipe_from({**with_fields(base, point), "seed": seed}, path)
     family = str(entry.get(FAMILY) or family_of(recipe))
     name = _name(family, recipe, [field for field, value in point.items() if value is not None])
     return PlannedRun(name, family, recipe, output / name)
-
-
-def _without_length(base: Fields, point: Fields) -> Fields:
-    """A length (steps, tokens, minutes) that a grid names takes the place of the base's."""
-    lengths = {"steps", "tokens", "minutes"}
-    return {name: value for name, value in base.items() if name not in lengths} if lengths & point.keys() else base
 
 
 def _name(family: str, recipe: Recipe, fields: list[str]) -> str:

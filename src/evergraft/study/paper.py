@@ -133,9 +133,9 @@ class Comparison:
 def comparisons(configurations: Sequence[Configuration]) -> list[Comparison]:
     """Every published table of which the configurations cover at least two rows.
 
-    Configurations that also differ in facts that a table does not vary are compared apart, group by group; of those
-    that differ in nothing but the learning rate, or the number of updates where the paper tuned it for each row, the
-    best one is taken.
+    Configurations that also differ in facts that a table does not vary, GROUPED_BY, are compared apart, group by group;
+    of those that differ in nothing but the learning rate, or the number of updates where the paper tuned it for each
+    row, the best one is taken.
     """
     return [
         Comparison(table, shared, _rows(table, members))
@@ -146,12 +146,16 @@ def comparisons(configurations: Sequence[Configuration]) -> list[Comparison]:
 
 
 def facts(configuration: Configuration) -> dict[str, Any]:
-    """What tables go by: the fields of its recipe, its block as text, its family."""
-    values = configuration.recipe.model_dump(mode="json")
+    """What tables go by: the fields of its recipe, its conditions, its block as text, its family."""
+    values = configuration.recipe.model_dump(mode="json") | configuration.conditions
     return values | {"model": configuration.model, "block": configuration.block, "family": configuration.family}
 
 
-GROUPED_BY = ("family", "model", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso")
+GROUPED_BY = (
+    "family", "model", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso",
+    "warmup", "weight_decay", "max_gradient_norm",
+    "corpus", "steps", "sequence_length", "batch_size", "minutes", "precision", "validation_sequences",
+)  # fmt: skip
 FOLLOWING = {"block": ("updates",), "family": ("updates",)}  # what the paper tuned for each
 
 

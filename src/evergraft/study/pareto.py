@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import mean
 
 from evergraft.study.results import Configuration
 from evergraft.study.statistics import Estimate, log_t_interval
@@ -16,6 +17,7 @@ COSTS = {
     "bytes_total": "bytes of the encoder's linear layers in training",
 }
 
+LOSS = "validation_mlm_loss"
 Point = tuple[float, float]  # cost, loss
 BySeed = Mapping[int, float]
 
@@ -55,7 +57,7 @@ class EqualLoss:
 
     Attributes:
         configuration: the sparse one.
-        ratios: for each cost of COSTS, sparse cost / dense cost; below 1 is a win. None where a seed's loss lies
+        ratios: for each cost of COSTS, sparse cost / dense cost; below 1 is a win. None where a shared seed's loss lies
             outside the range of losses that the dense family of that seed spans.
     """
 
@@ -72,19 +74,16 @@ class EqualLoss:
 def equal_loss(configurations: Sequence[Configuration]) -> list[EqualLoss]:
     """Cost ratios at equal loss of each sparse configuration, against the dense ones among them.
 
-    The dense family of a configuration are models of different sizes, trained for as long; of each size the one with
-    the lowest loss. Where there are not two sizes, the configuration is left out. Each seed is compared with the family
-    of the same seed; the ratios' geometric mean over seeds is given with the t interval of their logarithms.
+    The dense family of a configuration are models of different sizes, trained under the same conditions; of each size
+    the one with the lowest loss. Where there are not two sizes, the configuration is left out. Each seed is compared
+    with the family of the same seed; the ratios' geometric mean over the seeds that all share is given with the t
+    interval of their logarithms.
     """
-    dense = [one for one in configurations if one.family == "dense"]
-    worst_first = sorted(dense, key=lambda member: member.loss.mean, reverse=True)
+    dense = [one for one in configurations if one.dense]
     compared = []
     for one in configurations:
-        if one.family == "dense":
-            continue
-        best = {member.recipe.model: member for member in worst_first if member.length == one.length}
-        if len(best) > 1:
-            family = list(best.values())
+        family = [] if one.dense else _family(one, dense)
+        if len(family) > 1:
             compared.append(EqualLoss(one, {cost: _ratio(family, one, cost) for cost in COSTS}))
     return compared
 
@@ -94,22 +93,38 @@ def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[ByS
 
     Args:
         costs, losses: of the configuration, above 0.
-        dense: the same two of each member of the family.
+        dense: the same two of each member of the family; they share a seed with the configuration.
 
     Returns:
-        The geometric mean over seeds, each compared with the family of the same seed; None where a seed's loss lies
-        outside the range that its family spans.
+        The geometric mean over the seeds that all have, each compared with the family of the same seed; None where the
+        loss of such a seed lies outside the range that its family spans.
     """
     ratios: list[float] = []
-    for seed, loss in losses.items():
-        points = [(its_costs[seed], its_losses[seed]) for its_costs, its_losses in dense if seed in its_losses]
-        equal = cost_at(loss, points)
+    for seed in sorted(losses.keys() & set.intersection(*(set(its_losses) for _, its_losses in dense))):
+        equal = cost_at(losses[seed], [(its_costs[seed], its_losses[seed]) for its_costs, its_losses in dense])
         if equal is None:
             return None
         ratios.append(costs[seed] / equal)
     return log_t_interval(ratios)
 
 
+def _family(sparse: Configuration, dense: Sequence[Configuration]) -> list[Configuration]:
+    """Of each size the dense model that shares the most seeds with a sparse one, and of these that of the lowest loss;
+    none where they have no seed in common.
+    """
+    seeds = sparse.by_seed(LOSS).keys()
+    best: dict[str, tuple[int, float, Configuration]] = {}
+    for member in dense:
+        losses = [loss for seed, loss in member.by_seed(LOSS).items() if seed in seeds]
+        if losses and member.conditions == sparse.conditions:
+            candidate = (-len(losses), mean(losses), member)
+            size = member.recipe.model
+            best[size] = min(best.get(size, candidate), candidate, key=lambda ranked: ranked[:2])
+    family = [member for _, _, member in best.values()]
+    shared = seeds & set.intersection(*(set(member.by_seed(LOSS)) for member in family)) if family else set()
+    return family if shared else []
+
+
 def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: str) -> Estimate | None:
-    family = [(member.by_seed(cost), member.by_seed("validation_mlm_loss")) for member in dense]
-    return ratio_at_equal_loss(sparse.by_seed(cost), sparse.by_seed("validation_mlm_loss"), family)
+    family = [(member.by_seed(cost), member.by_seed(LOSS)) for member in dense]
+    return ratio_at_equal_loss(sparse.by_seed(cost), sparse.by_seed(LOSS), family)

@@ -46,7 +46,8 @@ class Sweep:
     def optima(self) -> dict[int, float]:
         """For each seed, the rate at which a parabola through the losses of the best rate and its neighbours is lowest.
 
-        Over the logarithm of the rate. Empty where the best lies at the edge, or where a parabola has no lowest point.
+        Over the logarithm of the rate. Empty where the best lies at the edge, and where the parabola of a seed is not
+        lowest between the neighbours: nothing is extrapolated.
         """
         if self.at_edge:
             return {}
@@ -57,15 +58,16 @@ class Sweep:
         optima = {}
         for seed in sorted(set.intersection(*(set(each) for each in losses))):
             curvature, slope, _ = np.polyfit(logs, [each[seed] for each in losses], 2)
-            if curvature <= 0:
+            lowest = -slope / (2 * curvature) if curvature > 0 else math.inf
+            if not logs[0] <= lowest <= logs[-1]:
                 return {}
-            optima[seed] = math.exp(-slope / (2 * curvature))
+            optima[seed] = math.exp(lowest)
         return optima
 
     @property
     def over_dense(self) -> Estimate | None:
         """A sparse model's optimum over the dense one's of the same seed: what the formula's factor predicts."""
-        dense = self.dense.optima if self.dense and self.best.family != "dense" else {}
+        dense = self.dense.optima if self.dense and not self.best.dense else {}
         shared = sorted(self.optima.keys() & dense.keys())
         return log_t_interval([self.optima[seed] / dense[seed] for seed in shared]) if shared else None
 
@@ -76,8 +78,13 @@ def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
     for one in configurations:
         groups[one.family, setting(one.recipe, learning_rate=None)].append(one)
     swept = [tuple(sorted(members, key=_rate)) for members in groups.values() if len(members) > 2]
-    dense = {(one.model, one.length): Sweep((one, *others)) for one, *others in swept if one.family == "dense"}
-    return [Sweep(members, dense.get((members[0].model, members[0].length))) for members in swept]
+    dense = {_twin(one): Sweep((one, *others)) for one, *others in swept if one.dense}
+    return [Sweep(members, dense.get(_twin(members[0]))) for members in swept]
+
+
+def _twin(one: Configuration) -> str:
+    """What a dense model and a sparse one share if they differ in nothing else."""
+    return repr((one.recipe.model, one.conditions))
 
 
 def _rate(one: Configuration) -> float:

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from evergraft import __version__
 from evergraft.errors import EvergraftError
 from evergraft.folders import write_atomically
+from evergraft.pretraining.run import MODEL
 from evergraft.study.pareto import COSTS, equal_loss
 from evergraft.study.results import Collection, RunRecord, collect
 from evergraft.study.status import STATES, counted, duration
@@ -145,9 +146,9 @@ def _sections(collection: Collection) -> list[Section]:
         Section(
             "curves",
             "Training",
-            "Means over seeds of the losses logged while training, each over the steps since the line before. The "
-            "buttons change what is on the horizontal axis; a click in the legend hides a line, a double click all "
-            "others.",
+            "Losses logged while training, each over the steps since the line before: means over seeds, or the first "
+            "seed alone where seeds were logged at different steps. The buttons change what is on the horizontal axis; "
+            "a click in the legend hides a line, a double click all others.",
             charts(lambda: figures.loss_curves(collection)),
         ),
         Section(
@@ -176,9 +177,14 @@ def _pictures(collection: Collection) -> list[tuple[str, list[Any]]]:
     """The topologies of the best evolving configurations, first seed of each, best first."""
     from evergraft.study.topologies import layer_pictures
 
-    evolving = [one for one in collection.configurations if one.records[0].topology]
+    evolving = [one for one in collection.configurations if one.records[0].topology and _has_model(one.records[0])]
     best = sorted(evolving, key=lambda one: one.loss.mean)[:PICTURED]
     return [(one.label, layer_pictures(one.records[0])) for one in best]
+
+
+def _has_model(record: RunRecord) -> bool:
+    """Whether it is still there: some delete models to save room."""
+    return (record.folder / MODEL).is_dir()
 
 
 def _facts(collection: Collection) -> list[tuple[str, str]]:

@@ -10,19 +10,36 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from evergraft.errors import EvergraftError
 from evergraft.jsonlines import JsonLines
 from evergraft.pretraining.recipe import Recipe
-from evergraft.pretraining.run import Run
+from evergraft.pretraining.run import ENVIRONMENT, Run
 from evergraft.study.grid import family_of, load_study
 from evergraft.study.statistics import Estimate, t_interval
 from evergraft.study.status import METRICS_FILE, run_status
 
 TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
 OTHERS = tuple(name for name in Recipe.model_fields if name not in ("model", "density", "block", "seed"))
-Score = tuple[str, bool, str]  # of a fine-tuned model: task, whether densified, metric
+ENVIRONMENT_KEYS = {"command", "platform", "python", "processor", "cpu_capability", "threads", "gpu", "versions"}
+
+
+class Score(NamedTuple):
+    """What a fine-tuning is measured by, and how it was done: those alike in all of this are repeats of each other."""
+
+    task: str
+    metric: str
+    densified: bool
+    updates: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    @property
+    def of_dense(self) -> Score:
+        """What a dense model's score may be compared by: it has no topology, and a best rate of its own."""
+        return self._replace(densified=False, updates=0, learning_rate=0.0)
 
 
 @dataclass(frozen=True)
@@ -68,17 +85,21 @@ class RunRecord:
 
     @cached_property
     def finetuned(self) -> list[dict[str, Any]]:
-        """The results of `evergraft finetune` in this run's folder."""
-        found = sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))
-        return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+        """The results of `evergraft finetune` in this run's folder.
+
+        Raises:
+            EvergraftError: one is torn.
+        """
+        return [_finetuned(path) for path in sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))]
 
     @cached_property
     def scores(self) -> dict[Score, list[float]]:
         """What its fine-tunings came to; an empty list for a metric that was undefined in all of them."""
         scores: dict[Score, list[float]] = defaultdict(list)
         for result in self.finetuned:
+            settings = {name: result[name] for name in Score._fields if name != "metric"}
             for metric, value in result["metrics"].items():
-                scores[result["task"], result["densified"], metric] += [] if value is None else [value]
+                scores[Score(metric=metric, **settings)] += [] if value is None else [value]
         return scores
 
 
@@ -115,10 +136,17 @@ class Configuration:
         return "dense" if self.recipe.density == 1 else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
 
     @property
-    def length(self) -> tuple[int | None, float | None, int, int]:
-        """How long it was trained: steps (or minutes), sequences a step, tokens a sequence."""
-        recipe = self.recipe
-        return recipe.total_steps, recipe.minutes, recipe.batch_size, recipe.sequence_length
+    def dense(self) -> bool:
+        """Whether all of its weights exist, whatever its family is called."""
+        return self.recipe.density == 1
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """On what it was trained, for how long, and how it was measured: losses under others are not compared."""
+        fields = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
+        text = str(self.records[0].environment["corpus_identity"])[:8]  # a hash of its word pieces and its vocabulary
+        steps = self.recipe.total_steps
+        return {"corpus": text, "steps": steps, **{name: getattr(self.recipe, name) for name in fields}}
 
     def by_seed(self, key: str | Callable[[RunRecord], float]) -> dict[int, float]:
         """One figure of each seed: a key of `RunRecord.figures`, or a function of the record."""
@@ -168,8 +196,8 @@ def collect(targets: Sequence[Path]) -> Collection:
     """Gather the finished runs of one study file, or of run folders.
 
     Raises:
-        EvergraftError: a study file among other targets, a folder that holds no run or an unfinished one, the same run
-            twice, or nothing finished at all.
+        EvergraftError: a study file among other targets, a folder that holds no run, an unfinished or a torn one, the
+            same run twice, two of one recipe and seed, or nothing finished at all.
     """
     studies = [target for target in targets if target.suffix in (".yaml", ".yml")]
     if studies and len(targets) > 1:
@@ -184,13 +212,26 @@ def read_run(folder: Path, name: str | None = None, family: str | None = None) -
     """Read a finished run.
 
     Raises:
-        EvergraftError: the folder holds no run, or the run has not finished.
+        EvergraftError: the folder holds no run, the run has not finished, or a file of it is torn.
     """
     run = Run.open(folder)
-    if run.result is None:
+    result, environment = run.result, run.environment
+    if result is None:
         raise EvergraftError(f"{folder} holds an unfinished run; finish it with: evergraft pretrain --resume {folder}")
+    if lacking := sorted(ENVIRONMENT_KEYS - environment.keys()):
+        raise EvergraftError(f"{folder / ENVIRONMENT} is torn: it lacks {', '.join(lacking)}; leave that run out")
     recipe = run.recipe
-    return RunRecord(name or folder.name, family or family_of(recipe), folder, recipe, run.result, run.environment)
+    return RunRecord(name or folder.name, family or family_of(recipe), folder, recipe, result, environment)
+
+
+def _finetuned(path: Path) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if {"metrics", *Score._fields} - {"metric"} <= result.keys():
+            return result
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise EvergraftError(f"{path} is torn; remove {path.parent} and fine-tune again")
 
 
 def _study_collection(path: Path) -> Collection:
@@ -232,6 +273,11 @@ def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
     for record in records:
         groups[record.family, setting(record.recipe)].append(record)
     grouped = [tuple(sorted(group, key=lambda record: record.recipe.seed)) for group in groups.values()]
+    for one, other in (pair for group in grouped for pair in pairwise(group)):
+        if one.recipe.seed == other.recipe.seed:
+            raise EvergraftError(
+                f"{one.folder} and {other.folder} are runs of one recipe and seed; report on one of them at a time"
+            )
     labels = _labels([group[0] for group in grouped])
     return tuple(Configuration(label, group) for label, group in zip(labels, grouped, strict=True))
 
@@ -256,19 +302,22 @@ def distinctions(recipes: Sequence[Recipe], fields: Sequence[str] = OTHERS) -> l
     """What tells each recipe from the others, of these fields: `updates 80`; empty where nothing does."""
     dumps = [recipe.model_dump(mode="json") for recipe in recipes]
     varied = [name for name in fields if len({repr(dump[name]) for dump in dumps}) > 1]
-    return [" ".join(filter(None, (_named_value(name, recipe) for name in varied))) for recipe in recipes]
+    models = {recipe.model for recipe in recipes}
+    short = len({Path(model).stem for model in models}) == len(models)
+    return [" ".join(filter(None, (_named_value(name, recipe, short) for name in varied))) for recipe in recipes]
 
 
-def _named_value(name: str, recipe: Recipe) -> str:
+def _named_value(name: str, recipe: Recipe, short: bool) -> str:
+    """Args: short: whether a model's file name, without its folder and ending, tells it from the others."""
     value = recipe.model_dump(mode="json")[name]
     if recipe.density == 1 and name in ("density", "block"):
         return ""
     match name:
         case "model":
-            return Path(value).stem
+            return Path(value).stem if short else str(value)
         case "density":
-            return f"d{value:g}"
+            return f"d{value}"
         case "block":
             return str(value)
         case _:
-            return f"{name.replace('_', ' ')} {f'{value:.3g}' if isinstance(value, float) else value}"
+            return f"{name.replace('_', ' ')} {value}"

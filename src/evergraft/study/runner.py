@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evergraft.errors import EvergraftError
@@ -72,6 +73,7 @@ class _Job:
     def __init__(self, run: PlannedRun, log: BinaryIO, environment: Mapping[str, str]) -> None:
         self.run = run
         self.log = log
+        self.asked = 0  # times that it was asked to end
         self.begin = log.seek(0, os.SEEK_END)
         run.error.unlink(missing_ok=True)
         if not (run.folder / RECIPE).exists():
@@ -119,6 +121,7 @@ class _Runner:
         self.waiting = list(waiting)
         self.slots: list[_Job | None] = [None] * jobs
         self.signal: int | None = None
+        self.asked = 0  # times that we were asked to end
 
     def run(self) -> list[RunStatus]:
         bar = Progress(
@@ -128,7 +131,7 @@ class _Runner:
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
-        task = bar.add_task(self.study.title, total=len(self.study.runs), facts="")
+        task = bar.add_task(escape(self.study.title), total=len(self.study.runs), facts="")
 
         def show() -> None:
             statuses = study_status(self.study)
@@ -138,8 +141,8 @@ class _Runner:
         with self._catching_signals(), bar, self._leaving_nothing_behind():
             while any(self.slots) or (self.waiting and not self.signal):
                 self._reap()
-                if not self.signal:
-                    self._start()
+                self._start()
+                self._pass_on()
                 show()
                 time.sleep(POLL)
             show()
@@ -148,9 +151,11 @@ class _Runner:
         return study_status(self.study)
 
     def _start(self) -> None:
-        """Fill free slots with runs that nobody is at."""
+        """Fill free slots with runs that nobody is at, until we are asked to end."""
         for slot, job in enumerate(self.slots):
             for run in list(self.waiting) if job is None else []:
+                if self.signal:
+                    return
                 log = run.log.open("ab")
                 try:
                     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,16 +191,22 @@ class _Runner:
             yield
         except BaseException:
             self._stop(signal.SIGTERM, None)
-            for job in filter(None, self.slots):
-                job.process.wait()
+            while any(job.process.poll() is None for job in self.slots if job):
+                self._pass_on()  # another one may come
+                time.sleep(POLL)
             raise
 
     def _stop(self, number: int, frame: object) -> None:
-        """Ask every process to save and end; asked twice, they end at once."""
+        """Note that we are asked to end. It may come while a process is being started: it is passed on between."""
         self.signal = number
-        for job in self.slots:
-            if job is not None:
+        self.asked += 1
+
+    def _pass_on(self) -> None:
+        """Ask every process to save and end; asked twice, they end at once."""
+        for job in filter(None, self.slots):
+            while job.asked < self.asked:
                 job.process.send_signal(signal.SIGTERM)
+                job.asked += 1
 
 
 def threads_of(jobs: int) -> int:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from evergraft.pretraining.recipe import Recipe
@@ -120,7 +121,7 @@ def status_report(study: Study, statuses: Sequence[RunStatus], jobs: int) -> dic
 def print_status(study: Study, statuses: Sequence[RunStatus], jobs: int) -> None:
     """Print every run, the failures' reasons, and the time left."""
     console = Console()
-    table = Table("run", "state", "done", "trained", "MLM loss", title=study.title)
+    table = Table("run", "state", "done", "trained", "MLM loss", title=escape(study.title))
     for status in statuses:
         loss = "-" if status.loss is None else f"{status.loss:.4f}"
         done = "-" if status.state == "waiting" else f"{status.progress:.0%}"

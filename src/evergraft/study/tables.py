@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
@@ -174,7 +175,7 @@ def learning_rates(collection: Collection) -> Table:
         (
             " ".join(dict.fromkeys((sweep.best.family, sweep.best.model, sweep.best.block))),
             f"{1 - sweep.best.recipe.density:g}",
-            f"{sweep.best.recipe.learning_rate:.3g}" + " (at the edge)" * sweep.at_edge,
+            f"{sweep.best.recipe.learning_rate:g}" + " (at the edge)" * sweep.at_edge,
             sweep.best.loss.text(4),
             ", ".join(_above(sweep.best, other) for other in sweep.by_rate if other is not sweep.best),
             log_t_interval(list(sweep.optima.values())).text(5) if sweep.optima else "-",
@@ -197,19 +198,19 @@ def learning_rates(collection: Collection) -> Table:
 
 def transfer(collection: Collection) -> Table:
     """What fine-tuned models come to, by task, beside the dense model that was pre-trained alike."""
-    dense = {(one.model, one.length): _scores(one) for one in collection.family("dense")}
     rows = []
     for one in collection.configurations:
-        beside = {} if one.family == "dense" else dense.get((one.model, one.length), {})
+        dense = [other for other in collection.configurations if other.dense and _pretrained_alike(one, other)]
         for score, by_seed in sorted(_scores(one).items()):
-            task, densified, metric = score
-            over = paired_difference(beside.get((task, False, metric), {}), by_seed)
+            beside = {} if one.dense else _best_dense(dense, score)
+            over = paired_difference(beside, by_seed)
             times = sum(len(record.scores.get(score, [])) for record in one.records)
             rows.append(
                 (
-                    f"{task}, {METRIC_NAMES.get(metric, metric)}",
+                    f"{score.task}, {METRIC_NAMES.get(score.metric, score.metric)}",
                     one.label,
-                    "densified" if densified else "as it was",
+                    "densified" if score.densified else f"{score.updates} updates" if score.updates else "as it was",
+                    _how(score),
                     f"{len(by_seed)} ({times})",
                     t_interval(list(by_seed.values())).text() if by_seed else "undefined",
                     "-" if over is None else over.text(),
@@ -217,9 +218,10 @@ def transfer(collection: Collection) -> Table:
             )
     note = (
         "Validation metrics of `evergraft finetune`. Several fine-tunings of one model (all of them in brackets) count "
-        f"as their mean; {INTERVAL}, the difference from the dense model is paired by them."
+        f"as their mean; {INTERVAL}, the difference from the dense model is paired by them. That is "
+        "the one pre-trained alike, fine-tuned as long on as large batches, at the best of its own rates."
     )
-    header = ("task", "configuration", "encoder", "models", "metric", "over dense")
+    header = ("task", "configuration", "encoder", "fine-tuned", "models", "metric", "over dense")
     return Table("transfer", "Fine-tuning", note, header, tuple(sorted(rows, key=lambda row: row[0])))
 
 
@@ -260,7 +262,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _but_for_updates(one: Configuration) -> str:
-    return setting(one.recipe, updates=0, prune_ratio=0.5, prune_by="l1")
+    return setting(one.recipe, updates=0, prune_ratio=0.5, prune_by="l1", prune_decay="cosine")
 
 
 def _verdict(difference: Estimate | None) -> tuple[str, str]:
@@ -275,11 +277,27 @@ def _verdict(difference: Estimate | None) -> tuple[str, str]:
 
 def _above(best: Configuration, other: Configuration) -> str:
     difference = paired_difference(*(one.by_seed("validation_mlm_loss") for one in (best, other)))
-    return f"{other.recipe.learning_rate:.3g}: {'-' if difference is None else difference.text(4)}"
+    return f"{other.recipe.learning_rate:g}: {'-' if difference is None else difference.text(4)}"
 
 
 def _ratio(ratio: Estimate | None) -> str:
     return "outside the dense family's losses" if ratio is None else ratio.text()
+
+
+def _how(score: Score) -> str:
+    epochs = f"{score.epochs} epoch{'s' * (score.epochs > 1)}"
+    return f"{epochs}, batches of {score.batch_size}, rate {score.learning_rate:g}"
+
+
+def _pretrained_alike(one: Configuration, other: Configuration) -> bool:
+    return one.recipe.model == other.recipe.model and one.conditions == other.conditions
+
+
+def _best_dense(dense: Sequence[Configuration], score: Score) -> dict[int, float]:
+    """By seed, what the dense models came to with the same fine-tuning at whichever rate was best in the mean."""
+    scores = [(its, by_seed) for one in dense for its, by_seed in _scores(one).items() if by_seed]
+    alike = [by_seed for its, by_seed in scores if its.of_dense == score.of_dense]
+    return max(alike, key=lambda by_seed: mean(by_seed.values()), default={})
 
 
 def _optional(one: Configuration, key: str) -> str:
