@@ -56,7 +56,10 @@ def locked(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvergraftError(f"another process is at {folder}; wait until it ends, or stop it") from None
         yield
     finally:
         os.close(descriptor)
@@ -72,13 +75,6 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise EvergraftError(f"another process is at {folder}; wait until it ends, or stop it") from None
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
