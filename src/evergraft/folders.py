@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,21 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def read_object(path: Path, keys: Set[str], advice: str) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        EvergraftError: it holds none, or one that lacks some of `keys`; the sentence ends with the advice.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if found.keys() >= keys:
+            return found
+    except (ValueError, AttributeError):
+        pass
+    raise EvergraftError(f"{path} is torn; {advice}")
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -48,9 +48,8 @@ def delete_old_checkpoints(run_folder: Path, keep: int, step: int) -> None:
     Those beyond it are of steps that a run resumed from an older checkpoint has yet to do again.
     """
     found = checkpoints(run_folder)
-    beyond = [path for path in found if step_of(path) > step]
-    done = found[: len(found) - len(beyond)]
-    for path in [*done[:-keep], *beyond, *run_folder.glob(f"{PREFIX}*.partial")]:
+    done = [path for path in found if step_of(path) <= step]
+    for path in [*done[:-keep], *found[len(done) :], *run_folder.glob(f"{PREFIX}*.partial")]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -43,7 +43,6 @@ Block = Annotated[
 ]
 Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
-
 MOST = 10**9  # of whatever is counted: past it something overflows
 LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
 
@@ -66,7 +65,7 @@ class Recipe(BaseModel):
     density: float = Field(0.1, gt=0, le=1, description="share of the encoder's blocks that exist; 1 is dense")
     block: Block = Field((16, 16), description="rows x columns of a block; 1x1 is unstructured")
     updates: int | None = Field(
-        None, ge=0, le=10**9, description="topology updates; 0 is static (default: 160 for 1x1, else 80)"
+        None, ge=0, le=MOST, description="topology updates; 0 is static (default: 160 for 1x1, else 80)"
     )
     prune_ratio: float = Field(0.5, ge=0, le=1, description="share of blocks the first update prunes")
     prune_decay: Literal["cosine", "linear", "constant"] = Field("cosine", description="how that share falls")

@@ -16,7 +16,7 @@ import torch
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
-from evergraft.folders import MANIFEST, verify_manifest, write_atomically
+from evergraft.folders import MANIFEST, read_object, verify_manifest, write_atomically
 from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpoint
 from evergraft.pretraining.recipe import Recipe, load_recipe
 
@@ -117,13 +117,7 @@ class Run:
             EvergraftError: it is torn.
         """
         path = self.folder / RESULT
-        try:
-            result: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-            if result is None or result.keys() >= RESULT_KEYS:
-                return result
-        except (ValueError, AttributeError):
-            pass
-        raise EvergraftError(f"{path} is torn; {self._write_again}")
+        return read_object(path, RESULT_KEYS, self._write_again) if path.exists() else None
 
     @property
     def _write_again(self) -> str:

@@ -117,9 +117,8 @@ class PretrainingTrainer(Trainer):
         """The loss of a batch; while training, its parts are added to the window that is logged next."""
         outputs = model(**inputs)
         if model.training:
-            mlm = outputs.mlm_nats.sum() / outputs.masked.sum().clamp(
-                min=1
-            )  # as in the loss: short inputs may have none
+            masked = outputs.masked.sum().clamp(min=1)  # as in the loss: short inputs may have none
+            mlm = outputs.mlm_nats.sum() / masked
             self.window += torch.stack([mlm, outputs.nsp_nats.mean(), outputs.loss.new_ones(())]).detach()
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

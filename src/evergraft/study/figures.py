@@ -39,8 +39,8 @@ def loss_curves(collection: Collection) -> go.Figure:
     """Loss while training, over steps, FLOPs or seconds."""
     figure = go.Figure()
     styles = _line_styles(collection.configurations)
-    for one in collection.configurations:
-        lines = _mean_lines(one)
+    lines_by_trace = [_mean_lines(one) for one in collection.configurations]
+    for one, lines in zip(collection.configurations, lines_by_trace, strict=True):
         axes = {name: [line[name] for line in lines] for name in ("step", "flops", "seconds")}
         figure.add_trace(
             go.Scatter(
@@ -54,7 +54,6 @@ def loss_curves(collection: Collection) -> go.Figure:
             )
         )
     titles = {"step": "steps", "flops": "FLOPs of the encoder", "seconds": "seconds of training"}
-    lines_by_trace = [_mean_lines(one) for one in collection.configurations]
     buttons = [
         {
             "label": title.split()[0],
@@ -136,7 +135,7 @@ def exploration_against_loss(collection: Collection) -> go.Figure | None:
         figure.add_trace(
             go.Scatter(
                 x=list(one.by_seed("explored").values()),
-                y=list(one.by_seed("validation_mlm_loss").values()),
+                y=list(one.losses.values()),
                 mode="markers",
                 name=one.label,
                 marker={"color": colours[one.label], "size": 10, "line": {"color": "white", "width": 1}},

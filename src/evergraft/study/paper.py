@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergraft.study.results import Configuration, distinctions
+from evergraft.study.results import CONDITIONS, Configuration, distinctions
 from evergraft.study.statistics import Estimate, paired_difference
 
 
@@ -154,7 +154,7 @@ def facts(configuration: Configuration) -> dict[str, Any]:
 GROUPED_BY = (
     "family", "model", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso",
     "warmup", "weight_decay", "max_gradient_norm",
-    "corpus", "steps", "sequence_length", "batch_size", "minutes", "precision", "validation_sequences",
+    "corpus", "steps", *CONDITIONS,
 )  # fmt: skip
 FOLLOWING = {"block": ("updates",), "family": ("updates",)}  # what the paper tuned for each
 
@@ -184,7 +184,6 @@ def _rows(table: PublishedTable, members: Mapping[tuple[Any, ...], Sequence[Conf
         chosen = distinctions([one.recipe for one in members[setting]])
         ours, told = min(zip(members[setting], chosen, strict=True), key=lambda pair: pair[0].loss.mean)
         before = rows[-1].configuration if rows else None
-        losses = ours.by_seed("validation_mlm_loss")
-        difference = paired_difference(before.by_seed("validation_mlm_loss"), losses) if before else None
+        difference = paired_difference(before.losses, ours.losses) if before else None
         rows.append(ComparedRow(setting, table.rows[setting], ours, told, difference))
     return tuple(rows)

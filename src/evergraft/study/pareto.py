@@ -17,7 +17,6 @@ COSTS = {
     "bytes_total": "bytes of the encoder's linear layers in training",
 }
 
-LOSS = "validation_mlm_loss"
 Point = tuple[float, float]  # cost, loss
 BySeed = Mapping[int, float]
 
@@ -100,7 +99,7 @@ def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[ByS
         loss of such a seed lies outside the range that its family spans.
     """
     ratios: list[float] = []
-    for seed in sorted(losses.keys() & set.intersection(*(set(its_losses) for _, its_losses in dense))):
+    for seed in sorted(set(losses).intersection(*(its_losses for _, its_losses in dense))):
         equal = cost_at(losses[seed], [(its_costs[seed], its_losses[seed]) for its_costs, its_losses in dense])
         if equal is None:
             return None
@@ -112,19 +111,18 @@ def _family(sparse: Configuration, dense: Sequence[Configuration]) -> list[Confi
     """Of each size the dense model that shares the most seeds with a sparse one, and of these that of the lowest loss;
     none where they have no seed in common.
     """
-    seeds = sparse.by_seed(LOSS).keys()
-    best: dict[str, tuple[int, float, Configuration]] = {}
-    for member in dense:
-        losses = [loss for seed, loss in member.by_seed(LOSS).items() if seed in seeds]
-        if losses and member.conditions == sparse.conditions:
-            candidate = (-len(losses), mean(losses), member)
-            size = member.recipe.model
-            best[size] = min(best.get(size, candidate), candidate, key=lambda ranked: ranked[:2])
-    family = [member for _, _, member in best.values()]
-    shared = seeds & set.intersection(*(set(member.by_seed(LOSS)) for member in family)) if family else set()
-    return family if shared else []
+    seeds = set(sparse.losses)
+
+    def rank(member: Configuration) -> tuple[int, float]:
+        shared = [loss for seed, loss in member.losses.items() if seed in seeds]
+        return -len(shared), mean(shared)
+
+    alike = [one for one in dense if one.conditions == sparse.conditions and seeds & one.losses.keys()]
+    best = {member.recipe.model: member for member in sorted(alike, key=rank, reverse=True)}
+    family = list(best.values())
+    return family if seeds.intersection(*(member.losses for member in family)) else []
 
 
 def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: str) -> Estimate | None:
-    family = [(member.by_seed(cost), member.by_seed(LOSS)) for member in dense]
-    return ratio_at_equal_loss(sparse.by_seed(cost), sparse.by_seed(LOSS), family)
+    family = [(member.by_seed(cost), member.losses) for member in dense]
+    return ratio_at_equal_loss(sparse.by_seed(cost), sparse.losses, family)

@@ -54,7 +54,7 @@ class Sweep:
         place = self.by_rate.index(self.best)
         around = self.by_rate[place - 1 : place + 2]
         logs = [math.log(_rate(one)) for one in around]
-        losses = [one.by_seed("validation_mlm_loss") for one in around]
+        losses = [one.losses for one in around]
         optima = {}
         for seed in sorted(set.intersection(*(set(each) for each in losses))):
             curvature, slope, _ = np.polyfit(logs, [each[seed] for each in losses], 2)
@@ -78,13 +78,8 @@ def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
     for one in configurations:
         groups[one.family, setting(one.recipe, learning_rate=None)].append(one)
     swept = [tuple(sorted(members, key=_rate)) for members in groups.values() if len(members) > 2]
-    dense = {_twin(one): Sweep((one, *others)) for one, *others in swept if one.dense}
-    return [Sweep(members, dense.get(_twin(members[0]))) for members in swept]
-
-
-def _twin(one: Configuration) -> str:
-    """What a dense model and a sparse one share if they differ in nothing else."""
-    return repr((one.recipe.model, one.conditions))
+    dense = [Sweep(members) for members in reversed(swept) if members[0].dense]
+    return [Sweep(one, next((its for its in dense if its.best.trained_like(one[0])), None)) for one in swept]
 
 
 def _rate(one: Configuration) -> float:

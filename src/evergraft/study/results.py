@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,17 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from evergraft.errors import EvergraftError
+from evergraft.folders import read_object
 from evergraft.jsonlines import JsonLines
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import ENVIRONMENT, Run
 from evergraft.study.grid import family_of, load_study
 from evergraft.study.statistics import Estimate, t_interval
-from evergraft.study.status import METRICS_FILE, run_status
+from evergraft.study.status import LOSS, METRICS_FILE, run_status
 
 TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
 OTHERS = tuple(name for name in Recipe.model_fields if name not in ("model", "density", "block", "seed"))
+CONDITIONS = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
 ENVIRONMENT_KEYS = {"command", "platform", "python", "processor", "cpu_capability", "threads", "gpu", "versions"}
 
 
@@ -40,6 +41,9 @@ class Score(NamedTuple):
     def of_dense(self) -> Score:
         """What a dense model's score may be compared by: it has no topology, and a best rate of its own."""
         return self._replace(densified=False, updates=0, learning_rate=0.0)
+
+
+SETTINGS = tuple(name for name in Score._fields if name != "metric")  # of a fine-tuning, in its result
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,16 @@ class RunRecord:
         Raises:
             EvergraftError: one is torn.
         """
-        return [_finetuned(path) for path in sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))]
+        found = sorted((self.folder / FINETUNE_FOLDER).glob("*/result.json"))
+        keys = {"metrics", *SETTINGS}
+        return [read_object(path, keys, f"remove {path.parent} and fine-tune again") for path in found]
 
     @cached_property
     def scores(self) -> dict[Score, list[float]]:
         """What its fine-tunings came to; an empty list for a metric that was undefined in all of them."""
         scores: dict[Score, list[float]] = defaultdict(list)
         for result in self.finetuned:
-            settings = {name: result[name] for name in Score._fields if name != "metric"}
+            settings = {name: result[name] for name in SETTINGS}
             for metric, value in result["metrics"].items():
                 scores[Score(metric=metric, **settings)] += [] if value is None else [value]
         return scores
@@ -133,7 +139,7 @@ class Configuration:
     @property
     def block(self) -> str:
         """`16x16`; `dense` for a dense model."""
-        return "dense" if self.recipe.density == 1 else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
+        return "dense" if self.dense else f"{self.recipe.block[0]}x{self.recipe.block[1]}"
 
     @property
     def dense(self) -> bool:
@@ -143,10 +149,13 @@ class Configuration:
     @property
     def conditions(self) -> dict[str, Any]:
         """On what it was trained, for how long, and how it was measured: losses under others are not compared."""
-        fields = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
         text = str(self.records[0].environment["corpus_identity"])[:8]  # a hash of its word pieces and its vocabulary
         steps = self.recipe.total_steps
-        return {"corpus": text, "steps": steps, **{name: getattr(self.recipe, name) for name in fields}}
+        return {"corpus": text, "steps": steps, **{name: getattr(self.recipe, name) for name in CONDITIONS}}
+
+    def trained_like(self, other: Configuration) -> bool:
+        """Whether both are models of one size, trained under the same conditions."""
+        return self.recipe.model == other.recipe.model and self.conditions == other.conditions
 
     def by_seed(self, key: str | Callable[[RunRecord], float]) -> dict[int, float]:
         """One figure of each seed: a key of `RunRecord.figures`, or a function of the record."""
@@ -160,7 +169,12 @@ class Configuration:
     @property
     def loss(self) -> Estimate:
         """Validation MLM loss, nats."""
-        return self.estimate("validation_mlm_loss")
+        return self.estimate(LOSS)
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """The same of each seed."""
+        return self.by_seed(LOSS)
 
 
 @dataclass(frozen=True)
@@ -222,16 +236,6 @@ def read_run(folder: Path, name: str | None = None, family: str | None = None) -
         raise EvergraftError(f"{folder / ENVIRONMENT} is torn: it lacks {', '.join(lacking)}; leave that run out")
     recipe = run.recipe
     return RunRecord(name or folder.name, family or family_of(recipe), folder, recipe, result, environment)
-
-
-def _finetuned(path: Path) -> dict[str, Any]:
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if {"metrics", *Score._fields} - {"metric"} <= result.keys():
-            return result
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise EvergraftError(f"{path} is torn; remove {path.parent} and fine-tune again")
 
 
 def _study_collection(path: Path) -> Collection:

@@ -15,12 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from evergraft.errors import EvergraftError
+from evergraft.folders import read_object
 from evergraft.pretraining.recipe import Recipe
 from evergraft.study.grid import PlannedRun, Study
 
 State = Literal["finished", "running", "failed", "stopped", "waiting"]
 STATES: tuple[State, ...] = ("finished", "running", "failed", "stopped", "waiting")
 RESULT_FILE, METRICS_FILE = "result.json", "metrics.jsonl"
+LOSS = "validation_mlm_loss"  # of a result
 TAIL = 8192  # bytes at the end of metrics.jsonl that hold its last lines
 
 
@@ -55,10 +58,10 @@ def run_status(run: PlannedRun) -> RunStatus:
     result = run.folder / RESULT_FILE
     if result.exists():
         try:
-            figures = json.loads(result.read_text(encoding="utf-8"))
-            return RunStatus(run, "finished", 1.0, figures["seconds"], figures["validation_mlm_loss"], None)
-        except (ValueError, KeyError, TypeError):
-            return RunStatus(run, "failed", 0.0, 0.0, None, f"{result} is torn; remove it and run the study again")
+            figures = read_object(result, {"seconds", LOSS}, "remove it and run the study again")
+            return RunStatus(run, "finished", 1.0, figures["seconds"], figures[LOSS], None)
+        except EvergraftError as torn:
+            return RunStatus(run, "failed", 0.0, 0.0, None, str(torn))
     last = _last_training_line(run.folder / METRICS_FILE)
     reason = run.error.read_text(encoding="utf-8") if run.error.exists() else None
     state: State = "waiting"

@@ -18,6 +18,7 @@ from evergraft.study.results import Collection, Configuration, RunRecord, Score,
 from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval
 
 Cell = str
+Scores = dict[Score, dict[int, float]]
 METRIC_NAMES = {"matthews_correlation": "Matthews", "pearson": "Pearson", "spearman": "Spearman", "f1": "F1"}
 
 
@@ -132,8 +133,7 @@ def dynamic_against_static(collection: Collection) -> Table | None:
         other = static.get(_but_for_updates(one))
         if other is None:
             continue
-        losses = [each.by_seed("validation_mlm_loss") for each in (other, one)]
-        difference = paired_difference(*losses)
+        difference = paired_difference(other.losses, one.losses)
         rows.append((one.label, other.loss.text(4), one.loss.text(4), *_verdict(difference)))
     header = ("configuration", "static", "dynamic", "dynamic - static", "dynamic better?")
     note = (
@@ -199,9 +199,10 @@ def learning_rates(collection: Collection) -> Table:
 def transfer(collection: Collection) -> Table:
     """What fine-tuned models come to, by task, beside the dense model that was pre-trained alike."""
     rows = []
-    for one in collection.configurations:
-        dense = [other for other in collection.configurations if other.dense and _pretrained_alike(one, other)]
-        for score, by_seed in sorted(_scores(one).items()):
+    scored = [(one, _scores(one)) for one in collection.configurations]
+    for one, scores in scored:
+        dense = [theirs for other, theirs in scored if other.dense and one.trained_like(other)]
+        for score, by_seed in sorted(scores.items()):
             beside = {} if one.dense else _best_dense(dense, score)
             over = paired_difference(beside, by_seed)
             times = sum(len(record.scores.get(score, [])) for record in one.records)
@@ -276,7 +277,7 @@ def _verdict(difference: Estimate | None) -> tuple[str, str]:
 
 
 def _above(best: Configuration, other: Configuration) -> str:
-    difference = paired_difference(*(one.by_seed("validation_mlm_loss") for one in (best, other)))
+    difference = paired_difference(best.losses, other.losses)
     return f"{other.recipe.learning_rate:g}: {'-' if difference is None else difference.text(4)}"
 
 
@@ -289,14 +290,10 @@ def _how(score: Score) -> str:
     return f"{epochs}, batches of {score.batch_size}, rate {score.learning_rate:g}"
 
 
-def _pretrained_alike(one: Configuration, other: Configuration) -> bool:
-    return one.recipe.model == other.recipe.model and one.conditions == other.conditions
-
-
-def _best_dense(dense: Sequence[Configuration], score: Score) -> dict[int, float]:
+def _best_dense(dense: Sequence[Scores], score: Score) -> dict[int, float]:
     """By seed, what the dense models came to with the same fine-tuning at whichever rate was best in the mean."""
-    scores = [(its, by_seed) for one in dense for its, by_seed in _scores(one).items() if by_seed]
-    alike = [by_seed for its, by_seed in scores if its.of_dense == score.of_dense]
+    every = [scored for scores in dense for scored in scores.items()]
+    alike = [by_seed for its, by_seed in every if by_seed and its.of_dense == score.of_dense]
     return max(alike, key=lambda by_seed: mean(by_seed.values()), default={})
 
 
@@ -304,8 +301,8 @@ def _optional(one: Configuration, key: str) -> str:
     return "-" if one.records[0].result[key] is None else one.estimate(key).text()
 
 
-def _scores(one: Configuration) -> dict[Score, dict[int, float]]:
-    scores: dict[Score, dict[int, float]] = defaultdict(dict)
+def _scores(one: Configuration) -> Scores:
+    scores: Scores = defaultdict(dict)
     for record in one.records:
         for score, values in record.scores.items():
             scores[score] |= {record.recipe.seed: mean(values)} if values else {}
