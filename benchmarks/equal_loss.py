@@ -24,9 +24,10 @@ from evergraft.study.pareto import ratio_at_equal_loss
 
 # What the dense models run on, and the precision of the sparse step beside it. Losses are those of the study, in fp32.
 DENSE = {"lean dense fp32": "fp32", "lean dense (oneDNN) fp32": "fp32", "lean dense bf16": "bf16"}
-Key = tuple[str, str, str]  # family, model and block
+Key = tuple[str, str, str, float]  # family, model, block and density got
 Runs = dict[Key, dict[int, dict[str, str]]]  # by seed: a row of a report's CSV
-Paces = dict[tuple[str, str, str], float]  # milliseconds, by model, block or rival, and precision
+Pace = tuple[str, str, float, str]  # model, block or rival, density got and precision
+Paces = dict[Pace, float]  # milliseconds
 
 
 def read_runs(paths: Sequence[Path]) -> Runs:
@@ -35,7 +36,7 @@ def read_runs(paths: Sequence[Path]) -> Runs:
     for path in paths:
         with path.open(newline="", encoding="utf-8") as file:
             for run in csv.DictReader(file):
-                key = (run["family"], Path(run["model"]).stem, run["block"])
+                key = (run["family"], Path(run["model"]).stem, run["block"], round(float(run["density_got"]), 4))
                 runs[key].setdefault(int(run["seed"]), run)
     return runs
 
@@ -50,10 +51,9 @@ def read_paces(path: Path) -> Paces:
             continue
         model, precision = Path(result["model"]).stem, result["precision"]
         for figures in result.get("results", [result]):
-            timed = {(figures["block"], precision): figures}
-            timed |= {(name, DENSE[name]): rival for name, rival in figures["rivals"].items() if name in DENSE}
-            for (name, its_precision), figure in timed.items():
-                key = model, name, its_precision
+            timed = {(model, figures["block"], round(figures["density"], 4), precision): figures}
+            timed |= {(model, name, 1.0, DENSE[name]): of for name, of in figures["rivals"].items() if name in DENSE}
+            for key, figure in timed.items():
                 paces[key] = min(paces[key], figure["seconds"] * 1e3)
     return dict(paces)
 
@@ -85,11 +85,17 @@ def ratio(runs: Runs, sparse: Key, cost: Callable[[Key, dict[str, str]], float |
     return "outside the dense losses of a seed" if estimate is None else f"{estimate.text(2)}, {estimate.seeds} seeds"
 
 
+def pace_key(key: Key, rival: str, precision: str) -> Pace:
+    """Whose step a configuration takes: a dense model's is that of a rival."""
+    family, model, block, density = key
+    return model, rival if family == "dense" else block, density, precision
+
+
 def ratios(runs: Runs, paces: Paces, sparse: Key) -> list[str]:
     """Over dense at equal loss: FLOPs, memory, and time on each of DENSE."""
 
     def pace(rival: str) -> Callable[[Key, dict[str, str]], float | None]:
-        return lambda key, _: paces.get((key[1], rival if key[0] == "dense" else key[2], DENSE[rival]))
+        return lambda key, _: paces.get(pace_key(key, rival, DENSE[rival]))
 
     costs = [lambda _, run: flops(run), lambda _, run: size(run), *map(pace, DENSE)]
     return [ratio(runs, sparse, cost) for cost in costs]
@@ -106,12 +112,12 @@ def main() -> None:
     heads = ("FLOPs", "MB", "ms a step, fp32", "bf16", "FLOPs over dense", "MB", *(f"time over {one}" for one in DENSE))
     print(f"| | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}")
     for key, its in runs.items():
-        family, model, block = key
+        family, model, block, density = key
         run = next(iter(its.values()))
-        cells = [f"dense, {model}" if family == "dense" else f"{family} {block}, {model}"]
+        cells = [f"dense, {model}" if family == "dense" else f"{family} {block} at {density}, {model}"]
         cells += [f"{flops(run) / 1e12:.3g}e12", f"{size(run) / 1e6:.2f}"]
         for precision in ("fp32", "bf16"):
-            pace = paces.get((model, f"lean dense {precision}" if family == "dense" else block, precision))
+            pace = paces.get(pace_key(key, f"lean dense {precision}", precision))
             cells.append("" if pace is None else f"{pace:.1f}")
         cells += [""] * (2 + len(DENSE)) if family == "dense" else ratios(runs, paces, key)
         print(f"| {' | '.join(cells)} |")
