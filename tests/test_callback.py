@@ -51,7 +51,7 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
-def trainer(make, folder: Path, *callbacks: TrainerCallback) -> Trainer:
+def trainer(make, folder: Path, *callbacks: TrainerCallback, updates: int = 6) -> Trainer:
     torch.manual_seed(0)
     model = make()
     evergraft.sparsify(model, density=0.25, block=(4, 4))
@@ -66,7 +66,7 @@ def trainer(make, folder: Path, *callbacks: TrainerCallback) -> Trainer:
         use_cpu=True,
         logging_strategy="no",
     )
-    topology = evergraft.TopologyCallback(updates=6, prune_ratio=0.5, group_lasso=0.1)
+    topology = evergraft.TopologyCallback(updates=updates, prune_ratio=0.5, group_lasso=0.1)
     return Trainer(model, arguments, train_dataset=RUNS[make], callbacks=[topology, *callbacks])
 
 
@@ -115,3 +115,45 @@ def test_layers_are_found_through_compile():
     model = nn.Sequential(nn.Linear(8, 8))
     evergraft.sparsify(model, 0.5, (2, 2), include="*")
     assert list(evergraft.sparse_layers(torch.compile(model))) == ["0"]
+
+
+def test_a_second_run_in_one_folder_saves_its_own_state(tmp_path):
+    trainer(gpt2, tmp_path / "twice", updates=2).train()
+    whole = trainer(gpt2, tmp_path / "twice")
+    whole.train()
+    resumed = trainer(gpt2, tmp_path / "twice")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "twice" / "checkpoint-5"))
+    expected = whole.model.state_dict()
+    assert all(torch.equal(expected[key], value) for key, value in resumed.model.state_dict().items())
+
+
+def test_a_checkpoint_that_lies_elsewhere(tmp_path):
+    whole = trainer(gpt2, tmp_path / "whole")
+    whole.train()
+    kept = str((tmp_path / "whole" / "checkpoint-5").rename(tmp_path / "kept"))
+    with pytest.raises(evergraft.EvergraftError, match="or lies elsewhere; if so, name its folder in TrainingArg"):
+        trainer(gpt2, tmp_path / "next").train(resume_from_checkpoint=kept)
+    resumed = trainer(gpt2, tmp_path / "next")
+    resumed.args.resume_from_checkpoint = kept
+    resumed.train(resume_from_checkpoint=kept)
+    expected = whole.model.state_dict()
+    assert all(torch.equal(expected[key], value) for key, value in resumed.model.state_dict().items())
+
+
+def test_weights_that_the_trainer_did_not_find_again_are_noticed(tmp_path):
+    trainer(vit, tmp_path).train()
+    with pytest.raises(evergraft.EvergraftError, match="saved with other topologies than the model has"):
+        trainer(vit, tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+
+
+def test_group_lasso_takes_the_rate_of_each_group(tmp_path):
+    run = trainer(gpt2, tmp_path)
+    layers = list(evergraft.sparse_layers(run.model).values())
+    before = [layer.values.detach().clone() for layer in layers]
+    rates = {0.0: layers[0].values, 0.1: layers[1].values}
+    optimizer = torch.optim.SGD([{"params": [values], "lr": rate} for rate, values in rates.items()])
+    (topology,) = (one for one in run.callback_handler.callbacks if isinstance(one, evergraft.TopologyCallback))
+    topology.updater = evergraft.TopologyUpdater(run.model, torch.optim.SGD(run.model.parameters()), 12, updates=0)
+    topology.on_optimizer_step(run.args, run.state, run.control, optimizer=optimizer)
+    assert torch.equal(layers[0].values, before[0])
+    assert layers[1].values.norm() < before[1].norm()

@@ -28,7 +28,9 @@ class TopologyCallback(TrainerCallback):
     It holds a line a layer, and one whose layer is `all`: blocks pruned and grown, explored degrees of freedom, and the
     share of the blocks grown by the update before that this one pruned.
 
-    The updater's state travels in the Trainer's checkpoints, so that `resume_from_checkpoint` continues exactly.
+    The updater's state travels in the Trainer's checkpoints, so that `train(resume_from_checkpoint=...)` continues
+    exactly. The Trainer does not tell callbacks that folder: it is `checkpoint-STEP` of the output folder, or what
+    `TrainingArguments(resume_from_checkpoint=...)` says.
 
     Args:
         updates, prune_ratio, decay, prune_by: as for `TopologyUpdater`; `updates=0` is static sparsity.
@@ -84,7 +86,7 @@ class TopologyCallback(TrainerCallback):
         )
         self.log = JsonLines(_output(args) / LOG_FILE) if state.is_world_process_zero else None
         if state.global_step:
-            self._load(_checkpoint(args, state) / STATE_FILE)
+            self._load(Path(args.resume_from_checkpoint or _checkpoint(args, state)) / STATE_FILE)
         if self.log:
             self.log.rewind(state.global_step)
 
@@ -99,8 +101,10 @@ class TopologyCallback(TrainerCallback):
     ) -> None:
         """Apply Group Lasso with the learning rate of the step just taken."""
         if self.group_lasso:
-            learning_rate = optimizer.param_groups[0]["lr"]
-            apply_group_lasso(self.updater.layers.values(), learning_rate, self.group_lasso)
+            for group in optimizer.param_groups:
+                mine = {id(parameter) for parameter in group["params"]}
+                layers = [layer for layer in self.updater.layers.values() if id(layer.values) in mine]
+                apply_group_lasso(layers, group["lr"], self.group_lasso)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Update the topology if an update has fallen due."""
@@ -111,16 +115,28 @@ class TopologyCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add the updater's state to the Trainer's checkpoint."""
-        if state.is_world_process_zero and not (_checkpoint(args, state) / STATE_FILE).exists():
+        if state.is_world_process_zero:
             self.save(_checkpoint(args, state))
 
     def save(self, folder: Path) -> None:
-        """Write the updater's state into a checkpoint folder."""
+        """Write the updater's state into a checkpoint folder.
+
+        Raises:
+            EvergraftError: there is no such folder.
+        """
+        if not folder.is_dir():
+            raise EvergraftError(
+                f"{folder} is not there: TopologyCallback saves its state beside the Trainer's, in checkpoints of the "
+                "output folder; for hyperparameter search, whose checkpoints lie elsewhere, set save_strategy='no'"
+            )
         save_file(self.updater.state_dict(), folder / STATE_FILE)
 
     def _load(self, path: Path) -> None:
         if not path.is_file():
-            raise EvergraftError(f"{path} is missing: the checkpoint to resume from was saved without TopologyCallback")
+            raise EvergraftError(
+                f"{path} is missing: the checkpoint was saved without TopologyCallback, or lies elsewhere; if so, name "
+                "its folder in TrainingArguments(resume_from_checkpoint=...) too"
+            )
         self.updater.load_state_dict(load_file(path))
 
     def _line(self, step: int, update: LayerUpdate) -> dict[str, Any]:

@@ -223,3 +223,39 @@ def test_nothing_dense_is_made_by_construction_optimiser_or_update():
         optimizer.step()
         TopologyUpdater(net, optimizer, 10, updates=2).update(0.5)
     assert largest.elements == net["only"].values.numel() < 0.11 * 256 * 256
+
+
+def test_a_layer_that_the_optimiser_does_not_train_is_refused():
+    dense = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 16))
+    optimizer = torch.optim.AdamW(dense.parameters())
+    sparsify(dense, 0.25, (4, 2), include="*")
+    with pytest.raises(EvergraftError, match=r"the optimiser does not train 0\.values; make it after sparsify"):
+        TopologyUpdater(dense, optimizer, 100, updates=10)
+
+
+def test_a_frozen_layer_keeps_its_topology_and_weights():
+    net = model()
+    net[0].values.requires_grad_(False)
+    before = copy.deepcopy(net[0].state_dict())
+    optimizer = torch.optim.SGD([parameter for parameter in net.parameters() if parameter.requires_grad], lr=0.1)
+    updater = TopologyUpdater(net, optimizer, 100, updates=10)
+    assert [update.layer for update in updater.update(0.5)] == ["2"]
+    assert all(torch.equal(before[key], tensor) for key, tensor in net[0].state_dict().items())
+
+
+def test_state_kept_in_a_container_is_refused():
+    net = model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    updater = TopologyUpdater(net, optimizer, 100, updates=10)
+    optimizer.state[net[0].values]["inner"] = {"momentum": torch.zeros_like(net[0].values)}
+    with pytest.raises(EvergraftError, match=r"SGD keeps inner as dict for 0\.values"):
+        updater.update(0.5)
+
+
+def test_state_of_other_topologies_is_refused():
+    net = model()
+    updater = TopologyUpdater(net, torch.optim.SGD(net.parameters(), lr=0), 10, updates=2)
+    state = updater.state_dict()
+    updater.update(0.5)
+    with pytest.raises(EvergraftError, match="saved with other topologies than the model has"):
+        updater.load_state_dict(state)

@@ -9,15 +9,22 @@ from evergraft.errors import EvergraftError
 
 
 def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Parameter) -> None:
-    """Check that the state of `values` is per element or a plain counter.
+    """Check that the optimiser trains `values`, and that its state of them is per element or a plain counter.
 
     Raises:
-        EvergraftError: a tensor whose shape is neither that of `values` nor a single number.
+        EvergraftError: `values` are in no parameter group, or state that is neither a tensor of the shape of `values`
+            nor a single number.
     """
+    if not any(parameter is values for group in optimizer.param_groups for parameter in group["params"]):
+        raise EvergraftError(
+            f"the optimiser does not train {name}.values; make it after sparsify(model, ...), or freeze the layer with "
+            "values.requires_grad_(False)"
+        )
     for key, state in optimizer.state.get(values, {}).items():
-        if isinstance(state, Tensor) and state.numel() > 1 and state.shape != values.shape:
+        if not _is_carriable(state, values):
+            kept = f"of shape {list(state.shape)}" if isinstance(state, Tensor) else f"as {type(state).__name__}"
             raise EvergraftError(
-                f"{type(optimizer).__name__} keeps {key} of shape {list(state.shape)} for {name}.values of shape "
+                f"{type(optimizer).__name__} keeps {key} {kept} for {name}.values of shape "
                 f"{list(values.shape)}, which cannot be carried to other blocks; use an optimiser with per-element "
                 "state, such as AdamW, Adam or SGD"
             )
@@ -38,6 +45,12 @@ def carry(optimizer: torch.optim.Optimizer, values: nn.Parameter, sources: Tenso
             _move(tensor, sources)
     if values.grad is not None:
         values.grad.zero_()
+
+
+def _is_carriable(state: object, values: nn.Parameter) -> bool:
+    if isinstance(state, Tensor):
+        return state.numel() == 1 or state.shape == values.shape
+    return state is None or isinstance(state, int | float)
 
 
 def _move(tensor: Tensor, sources: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,18 +47,23 @@ class TopologyUpdater:
     """Evolves the sparse layers of a model (METHOD: arXiv 2108.06277, section 2).
 
     Call `step()` once after every `optimizer.step()`. What an update does is a pure function of the weights, `seed`,
-    the update's number and the layer's name; so ranks agree without talking, and a restart repeats it.
+    the update's number and the layer's name; so ranks agree without talking, and a restart repeats it. A layer whose
+    values are frozen (`requires_grad` is off) keeps its topology.
+
+    An update changes which weight a slot of `values` holds. So averages over time (EMA, SWA, of checkpoints) are to
+    be taken of dense weights, `SparseLinear.weight`, not of `values`.
 
     Args:
         model: holds at least one SparseLinear.
-        optimizer: the one that trains it; its per-element state is carried along.
+        optimizer: the one that trains it, made after `sparsify`; its per-element state is carried along.
         total_steps: T, over which the schedule runs; None if `step` will be given the progress.
         updates, prune_ratio, decay: see `UpdateSchedule`.
         prune_by: `l1`, `l2`, `linf` or `random`.
         seed: of growth (and of random pruning).
 
     Raises:
-        EvergraftError: no sparse layer, a setting out of range, or less than two steps an update.
+        EvergraftError: no sparse layer, one that is trained but not by this optimiser, a setting out of range, or less
+            than two steps an update.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class TopologyUpdater:
                 f"{updates} updates in {total_steps} steps leave less than two steps to each; "
                 f"expected at most {total_steps // 2}"
             )
+        self._trained()
 
     def step(self, progress: float | None = None) -> list[LayerUpdate]:
         """Count one optimiser step, and update the topology if an update has fallen due.
@@ -114,11 +121,16 @@ class TopologyUpdater:
         Raises:
             EvergraftError: the optimiser's state cannot be carried; nothing is changed then.
         """
-        for name, layer in self.layers.items():
-            check_carriable(self.optimizer, name, layer.values)
-        report = [self._update_layer(name, layer, ratio) for name, layer in self.layers.items()]
+        report = [self._update_layer(name, layer, ratio) for name, layer in self._trained().items()]
         self.updates_done += 1
         return report
+
+    def _trained(self) -> dict[str, SparseLinear]:
+        """The layers that are not frozen, if all of them can be updated."""
+        trained = {name: layer for name, layer in self.layers.items() if layer.values.requires_grad}
+        for name, layer in trained.items():
+            check_carriable(self.optimizer, name, layer.values)
+        return trained
 
     def _update_layer(self, name: str, layer: SparseLinear, ratio: float) -> LayerUpdate:
         topology = layer.topology
@@ -147,7 +159,11 @@ class TopologyUpdater:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything a restart needs, as tensors that safetensors can hold."""
-        state = {"steps_done": torch.tensor(self.steps_done), "updates_done": torch.tensor(self.updates_done)}
+        state = {
+            "steps_done": torch.tensor(self.steps_done),
+            "updates_done": torch.tensor(self.updates_done),
+            "topologies": self._fingerprint(),
+        }
         for name, history in self.exploration.items():
             state[f"{name}.seen"] = torch.from_numpy(history.seen.copy())
             state[f"{name}.newest"] = torch.from_numpy(history.newest.copy())
@@ -155,10 +171,10 @@ class TopologyUpdater:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`.
+        """Continue from `state_dict()`; the model is loaded first.
 
         Raises:
-            EvergraftError: the state is of other layers or other sizes.
+            EvergraftError: the state is of other layers, other sizes or other topologies.
         """
         expected = self.state_dict()
         if state.keys() != expected.keys() or any(
@@ -167,8 +183,21 @@ class TopologyUpdater:
             raise EvergraftError(
                 "the updater's state belongs to other layers than the model's; expected the same model"
             )
+        if not torch.equal(state["topologies"], expected["topologies"]):
+            raise EvergraftError(
+                "the updater's state was saved with other topologies than the model has; load the model's weights from "
+                "the same checkpoint first"
+            )
         self.steps_done, self.updates_done = int(state["steps_done"]), int(state["updates_done"])
         for name, history in self.exploration.items():
             history.seen = state[f"{name}.seen"].numpy().copy()
             history.newest = state[f"{name}.newest"].numpy().copy()
             history.grown, history.removed_new = state[f"{name}.churn"].tolist()
+
+    def _fingerprint(self) -> Tensor:
+        """Uint8 [32]: a hash of which blocks are active."""
+        digest = hashlib.sha256()
+        for layer in self.layers.values():
+            digest.update(layer.row_offsets.cpu().numpy().tobytes())
+            digest.update(layer.columns.cpu().numpy().tobytes())
+        return torch.tensor(list(digest.digest()), dtype=torch.uint8)

@@ -30,6 +30,13 @@ MOST_WORKERS = 8  # processes that prepare inputs for a GPU
 COMPILER = "inductor"
 
 
+class CheckpointedTopology(TopologyCallback):
+    """A `TopologyCallback` whose state `PretrainingTrainer` writes, with the rest of a checkpoint or not at all."""
+
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the finished checkpoint alone."""
+
+
 class PretrainingTrainer(Trainer):
     """Trains on examples in their own order, logs exact window means, and resumes bit for bit on CPU.
 
@@ -61,7 +68,7 @@ class PretrainingTrainer(Trainer):
         keep: int = 1,
         tokens_per_step: int = 0,
         flops_per_step: float = 0.0,
-        topology: TopologyCallback | None = None,
+        topology: CheckpointedTopology | None = None,
         train_dataset: Dataset[Any] | None = None,
         eval_dataset: Dataset[Any] | None = None,
         callbacks: Sequence[TrainerCallback] = (),

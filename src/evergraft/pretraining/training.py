@@ -16,7 +16,6 @@ from transformers.integrations import TensorBoardCallback  # type: ignore[attr-d
 from transformers.trainer_callback import PrinterCallback
 
 from evergraft.allocator import keep_freed_memory
-from evergraft.callback import TopologyCallback
 from evergraft.conversion import sparse_layers
 from evergraft.corpus import Corpus, prepared
 from evergraft.corpus.corpus import MANIFEST
@@ -36,6 +35,7 @@ from evergraft.pretraining.run import MODEL, Run, find_resumable
 from evergraft.pretraining.trainer import (
     UNBOUNDED_STEPS,
     VALIDATION_KEYS,
+    CheckpointedTopology,
     PretrainingTrainer,
     resolve_device,
     training_arguments,
@@ -182,10 +182,10 @@ def _trainer(
     return trainer
 
 
-def _topology(recipe: Recipe, budget: Budget) -> TopologyCallback | None:
+def _topology(recipe: Recipe, budget: Budget) -> CheckpointedTopology | None:
     if recipe.density == 1:
         return None
-    return TopologyCallback(
+    return CheckpointedTopology(
         recipe.updates_or_default,
         recipe.prune_ratio,
         recipe.prune_decay,
