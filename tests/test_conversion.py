@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
+from torch.nn.utils import prune
+from torch.optim.swa_utils import AveragedModel
 from transformers import (
     BertConfig,
     BertForPreTraining,
@@ -147,3 +149,39 @@ def test_meta_models_stay_on_meta():
         report = sparsify(model, 0.1, (4, 4))
     assert len(report.layers) == 12
     assert all(layer.values.is_meta for layer in sparse_layers(model).values())
+
+
+def test_a_densified_gpt2_is_gpt2s_own_again(tmp_path):
+    model = gpt2()
+    sparsify(model, 0.25, (4, 4))
+    densify(model)
+    model.save_pretrained(tmp_path)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(**INPUTS[gpt2]).logits, model(**INPUTS[gpt2]).logits)
+
+
+def test_what_is_frozen_stays_frozen():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).requires_grad_(False)
+    model[1].requires_grad_(True)
+    sparsify(model, 0.5, (2, 2), include="*")
+    densify(model)
+    assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, True]
+
+
+def test_a_pruned_layer_is_refused():
+    model = nn.Sequential(nn.Linear(8, 8))
+    prune.random_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(EvergraftError, match="the weight of layer 0 is no parameter"):
+        sparsify(model, 0.5, (2, 2), include="*")
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel, torch.compile])
+def test_densify_through_wrappers(wrap):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8)))
+    sparsify(model, 0.5, (2, 2), include="*")
+    expected = model(torch.ones(2, 8))
+    wrapped = wrap(model)
+    densify(wrapped)
+    assert sum(type(module) is nn.Linear for module in wrapped.modules()) == 2
+    inner = next(module for module in wrapped.modules() if type(module) is nn.Sequential)
+    torch.testing.assert_close(inner(torch.ones(2, 8)), expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import evergraft
 from evergraft import EvergraftError, SparseLinear
 
 
@@ -89,3 +90,40 @@ def test_moves_and_copies_like_any_module():
 def test_unknown_backend_refused():
     with pytest.raises(EvergraftError, match="no backend is called 'quick'"):
         SparseLinear.random(16, 16, backend="quick")
+
+
+@pytest.mark.parametrize(("density", "block"), [(0.5, (4, 4)), (0.25, (8, 8)), (0.25, (4, 2))])
+def test_a_state_of_other_shapes_is_refused_before_anything_is_loaded(density, block):
+    layer = SparseLinear.random(32, 32, 0.25, (4, 4))
+    before = copy.deepcopy(layer.state_dict())
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match="make the model with the sizes, density and block that were saved"):
+            layer.load_state_dict(SparseLinear.random(32, 32, density, block).state_dict(), strict=strict)
+    assert all(torch.equal(before[key], value) for key, value in layer.state_dict().items())
+
+
+def test_set_topology_refuses_another_block():
+    layer = SparseLinear.random(32, 32, 0.25, (4, 4))
+    with pytest.raises(EvergraftError, match=r"got 16 of 8x8 in \[64, 64\]"):
+        layer.set_topology(SparseLinear.random(64, 64, 0.25, (8, 8)).topology)
+
+
+def test_a_block_is_two_numbers():
+    for block in (16, (16,), (4, 4, 4)):
+        with pytest.raises(EvergraftError, match="a block is its rows and columns"):
+            SparseLinear.random(32, 32, 0.25, block)
+
+
+def test_modules_that_look_at_a_weight_find_one():
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+    evergraft.sparsify(model, 0.5, (4, 4), include="*linear?")
+    x = torch.randn(2, 3, 16)
+    model.eval()
+    with torch.no_grad():
+        fast = model(x)  # torch's fast path multiplies by the weights itself
+    slow = model(x)  # gradients are wanted, so the layers are called
+    assert slow.requires_grad
+    torch.testing.assert_close(fast, slow)
+    layer = model.layers[0].linear1
+    assert torch.equal(layer.weight, layer.to_dense().weight)

@@ -54,7 +54,8 @@ def sparsify(
 ) -> SparsifyReport:
     """Swap each selected linear layer of `model` for a `SparseLinear` with a random topology, in place.
 
-    Linear layers are `nn.Linear` and the `Conv1D` of transformers' GPT-2. Values are drawn anew; biases are kept.
+    Linear layers are `nn.Linear` and the `Conv1D` of transformers' GPT-2. Values are drawn anew; biases are kept, and
+    what is frozen stays frozen.
     Topology and values of a layer depend on `seed` and the layer's name alone.
     Call it before the optimiser is made: the dense parameters are gone afterwards.
 
@@ -67,8 +68,8 @@ def sparsify(
         backend: `auto`, or the name of a registered backend of products.
 
     Raises:
-        EvergraftError: nothing matches, a block divides not every match, a weight is shared with another module, or
-            `density` or `backend` is wrong. The model is then as it was.
+        EvergraftError: nothing matches, a block divides not every match, a weight is shared with another module or is
+            no parameter (pruned by torch, say), or `density` or `backend` is wrong. The model is then as it was.
     """
     selected = _select(model, _patterns(include), _patterns(exclude))
     layers = {name: _sparse(name, dense, density, block, seed, std, backend) for name, dense in selected.items()}
@@ -80,13 +81,20 @@ def sparsify(
 
 
 def densify(model: nn.Module) -> None:
-    """Swap each `SparseLinear` of `model` for the plain `nn.Linear` that computes the same, in place.
+    """Swap each `SparseLinear` of `model` for the dense layer that computes the same, in place.
+
+    That is an `nn.Linear`, or a `Conv1D` where there was one.
 
     Raises:
         EvergraftError: the model holds no sparse layer.
     """
-    for name, layer in sparse_layers(model).items():
-        model.set_submodule(name, layer.to_dense())
+    sparse_layers(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, SparseLinear):
+            model.set_submodule(name, _dense(module))
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "density"):
+        config.density = 1.0
 
 
 def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
@@ -120,9 +128,23 @@ def _sparse(
     layer = SparseLinear(topology, bias is not None, backend, weight.device, weight.dtype)
     if not weight.is_meta:
         layer.reset_parameters(std, torch.Generator(weight.device).manual_seed(int(rng.integers(2**63))))
+    layer.values.requires_grad_(weight.requires_grad)
     if isinstance(bias, nn.Parameter):
         layer.bias = bias
+    layer.transposed = not isinstance(dense, nn.Linear)
     return layer.train(dense.training)
+
+
+def _dense(layer: SparseLinear) -> nn.Module:
+    dense = layer.to_dense()
+    if not layer.transposed:
+        return dense
+    from transformers.pytorch_utils import Conv1D  # here, since the rest does without transformers, slow to import
+
+    conv1d: nn.Module = Conv1D(layer.out_features, layer.in_features)  # type: ignore[no-untyped-call]
+    conv1d.weight = nn.Parameter(dense.weight.detach().t().contiguous(), dense.weight.requires_grad)
+    conv1d.bias = dense.bias
+    return conv1d
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -141,7 +163,12 @@ def _select(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) ->
             f"the model's linear layers are: {', '.join(linears) or 'none'}"
         )
     for name, module in selected.items():
-        _check_unshared(model, name, module.get_parameter("weight"))
+        if not isinstance(module.weight, nn.Parameter):
+            raise EvergraftError(
+                f"the weight of layer {name} is no parameter but computed from others, as torch's pruning does; make "
+                "it one again (torch.nn.utils.prune.remove), or exclude the layer"
+            )
+        _check_unshared(model, name, module.weight)
     return selected
 
 

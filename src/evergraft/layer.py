@@ -23,6 +23,9 @@ class SparseLinear(nn.Module):
     Parameters are `values` [active, R, C] and `bias` [out_features]; the topology lives in four persistent int32
     buffers. Both keep their shapes for life, so optimisers, clipping, DDP and `torch.compile` see an ordinary layer.
 
+    Attributes:
+        transposed: whether the dense layer that it stands for holds its weight as [in, out] (transformers' Conv1D).
+
     Args:
         topology: which blocks exist.
         bias: whether to add a bias, zero at first.
@@ -36,6 +39,7 @@ class SparseLinear(nn.Module):
     columns: Tensor
     transposed_offsets: Tensor
     transposed_order: Tensor
+    transposed = False
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class SparseLinear(nn.Module):
 
     @property
     def topology(self) -> BlockTopology:
-        """A live view of the layer's topology, in the order of `values`; `.clone()` it to keep it past an update."""
+        """A view of the layer's topology, in the order of `values`, until the next update; `.clone()` it to keep it."""
         return BlockTopology(self.block, self.row_offsets, self.columns, self.transposed_offsets, self.transposed_order)
 
     @torch.no_grad()
@@ -98,7 +102,8 @@ class SparseLinear(nn.Module):
         Raises:
             EvergraftError: another size, block or number of active blocks than the layer's.
         """
-        if [t.shape for t in topology.tensors()] != [t.shape for t in self.topology.tensors()]:
+        shapes = [t.shape for t in topology.tensors()]
+        if topology.block != self.block or shapes != [t.shape for t in self.topology.tensors()]:
             raise EvergraftError(
                 f"the layer holds {self.columns.numel()} blocks of {self.block[0]}x{self.block[1]} in "
                 f"[{self.out_features}, {self.in_features}], and a new topology must too; got {topology.active} of "
@@ -111,6 +116,16 @@ class SparseLinear(nn.Module):
         """X [..., in_features] -> [..., out_features]."""
         return linear(x, self.values, self.topology, self.bias, self.backend)
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense matrix, shaped as the dense layer's, scattered anew at every call: slow, and not for training.
+
+        For modules that look at their layers' weights themselves: T5 at the dtype, torch's TransformerEncoder at all of
+        it when it evaluates.
+        """
+        weight = scatter(self.values, self.topology)
+        return weight.t() if self.transposed else weight
+
     def to_dense(self) -> nn.Linear:
         """The plain `nn.Linear` that computes the same function."""
         dense = nn.Linear(
@@ -120,6 +135,8 @@ class SparseLinear(nn.Module):
             dense.weight.copy_(scatter(self.values, self.topology))
             if self.bias is not None:
                 dense.bias.copy_(self.bias)
+                dense.bias.requires_grad_(self.bias.requires_grad)
+        dense.weight.requires_grad_(self.values.requires_grad)
         return dense
 
     @torch.no_grad()
@@ -137,9 +154,18 @@ class SparseLinear(nn.Module):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Refuse a topology that no constructor would have made, before any of it is taken over."""
+        """Refuse a topology that no constructor would have made, or of other shapes, before any of it is taken over."""
         incoming = [state_dict.get(prefix + name) for name in _INDICES]
         if all(isinstance(tensor, Tensor) for tensor in incoming):
+            values = state_dict.get(prefix + "values", self.values)
+            mine = [tensor.shape for tensor in (self.values, *self.topology.tensors())]
+            if [tensor.shape for tensor in (values, *incoming)] != mine:
+                errors: list[str] = args[-1]
+                errors.append(
+                    f"{prefix.rstrip('.') or 'the layer'} has {list(self.values.shape)} values, got "
+                    f"{list(values.shape)}: make the model with the sizes, density and block that were saved"
+                )
+                return
             try:
                 BlockTopology(self.block, *incoming).validate()  # type: ignore[arg-type]
             except (EvergraftError, RuntimeError, IndexError) as error:

@@ -62,7 +62,7 @@ class BlockTopology:
             raise EvergraftError("block positions must differ from each other; got at least one twice")
         row, column = positions // columns, positions % columns
         return cls(
-            block=block,
+            block=(block[0], block[1]),
             row_offsets=_offsets(row, rows),
             columns=column.to(torch.int32),
             transposed_offsets=_offsets(column, columns),
@@ -198,8 +198,11 @@ def grid(out_features: int, in_features: int, block: tuple[int, int]) -> tuple[i
     """The number of block rows and block columns.
 
     Raises:
-        EvergraftError: a size below one, a block that does not divide the matrix, or more than 2^31 - 1 blocks.
+        EvergraftError: a size below one, a block that is not two numbers or does not divide the matrix, or more than
+            2^31 - 1 blocks.
     """
+    if not isinstance(block, tuple | list) or len(block) != 2:
+        raise EvergraftError(f"a block is its rows and columns, as in (16, 16); got {block!r}")
     if min(out_features, in_features, *block) < 1:
         raise EvergraftError(
             f"matrix and block sizes must be at least 1; got [{out_features}, {in_features}] and {_shape(block)}"

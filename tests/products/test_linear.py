@@ -234,3 +234,27 @@ def test_refusals():
         linear(x[:, 1:], values, topology, bias)
     with pytest.raises(EvergraftError, match="and values"):
         linear(x, values[1:], topology, bias)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda values, bias: (values.double(), bias), "expected values of torch.float32 on cpu"),
+        (lambda values, bias: (values.to("meta"), bias), "got torch.float32 on meta and cpu"),
+        (lambda values, bias: (values, bias[:1]), r"expected a bias \[12\] of torch.float32 on cpu, as x; got \[1\]"),
+        (lambda values, bias: (values, bias.double()), "got .* of torch.float64"),
+        (lambda values, bias: (values, bias.to("meta")), "on meta"),
+    ],
+)
+def test_what_a_kernel_could_not_read_is_refused(wrong, says):
+    x, values, topology, bias = (t.float() if isinstance(t, torch.Tensor) else t for t in problem())
+    values, bias = wrong(values, bias)
+    with pytest.raises(EvergraftError, match=says):
+        linear(x, values, topology, bias)
+
+
+def test_any_stride_of_a_bias():
+    x, values, topology, bias = (t.detach().float() if isinstance(t, torch.Tensor) else t for t in problem())
+    spread = bias.repeat_interleave(2)[::2]
+    assert not spread.is_contiguous()
+    assert torch.equal(linear(x, values, topology, spread), linear(x, values, topology, bias))

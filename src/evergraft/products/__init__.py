@@ -97,14 +97,15 @@ def linear(
     Args:
         x: floating [..., in_features].
         values: [active, R, C], the dtype and device of x.
-        bias: [out_features] or None.
+        bias: [out_features], the dtype and device of x, or None.
         backend: a registered name, or `auto`.
 
     Returns:
         [..., out_features], the dtype of x (of autocast where that is on).
 
     Raises:
-        EvergraftError: shapes that do not fit the topology, or a backend that is unknown or cannot do it.
+        EvergraftError: shapes that do not fit the topology, dtypes or devices that are not those of x, or a backend
+            that is unknown or cannot do it.
     """
     if x.shape[-1] != topology.in_features or values.shape != (topology.active, *topology.block):
         raise EvergraftError(
@@ -114,11 +115,29 @@ def linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
+    bias = _checked(x, values, topology, bias)
     if is_transformed():
         return dense.forward(x, values, topology, bias)
     product: Callable[..., Tensor] = torch.ops.evergraft.forward if _is_watched(x, values) else _SparseLinear.apply
     y = product(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
+
+
+def _checked(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor | None:
+    """The bias, contiguous, if everything fits x: kernels are handed bare memory."""
+    if values.dtype != x.dtype or not values.device == topology.columns.device == x.device:
+        raise EvergraftError(
+            f"expected values of {x.dtype} on {x.device}, as x, and their topology there; got {values.dtype} on "
+            f"{values.device} and {topology.columns.device}: move model and inputs with .to(device) and .to(dtype)"
+        )
+    if bias is None:
+        return None
+    if bias.shape != (topology.out_features,) or bias.dtype != x.dtype or bias.device != x.device:
+        raise EvergraftError(
+            f"expected a bias [{topology.out_features}] of {x.dtype} on {x.device}, as x; got {list(bias.shape)} of "
+            f"{bias.dtype} on {bias.device}"
+        )
+    return bias.contiguous()
 
 
 def _is_watched(*tensors: Tensor) -> bool:
