@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForPreTraining, BertForPreTraining
 
-from evergraft import EvergraftError, SparseLinear, sparse_layers
+from evergraft import EvergraftError, SparseLinear, densify, sparse_layers
 from evergraft.family import FAMILY
 from evergraft.pretraining.model import SparseBertForPreTraining, bert_config, create_model
 
@@ -146,3 +146,18 @@ def test_bad_config_files(tmp_path, content, says):
 def test_unknown_model():
     with pytest.raises(EvergraftError, match="model 'giant' is neither one of tiny, mini"):
         bert_config("giant", 50)
+
+
+def test_a_dense_checkpoint_under_a_sparse_configuration_is_refused(config_file, tmp_path):
+    sparse = bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4))
+    create_model(bert_config(str(config_file), 50, 16), 0).save_pretrained(tmp_path / "dense")
+    with pytest.raises(EvergraftError, match=r"holds no sparse weights for bert\.encoder\.layer\.0"):
+        SparseBertForPreTraining.from_pretrained(tmp_path / "dense", config=sparse)
+
+
+def test_a_densified_model_can_be_saved_and_read(config_file, tmp_path):
+    model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4)), 0).eval()
+    densify(model)
+    model.save_pretrained(tmp_path / "model")
+    again = SparseBertForPreTraining.from_pretrained(tmp_path / "model").eval()
+    assert torch.equal(model(**batch()).mlm_nats, again(**batch()).mlm_nats)

@@ -6,7 +6,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from evergraft.conversion import densify
 from evergraft.finetuning.tasks import Task
-from evergraft.pretraining.model import SparseBertConfig, sparsify_as_configured
+from evergraft.pretraining.model import SparseBertConfig, refuse_unloaded, sparsify_as_configured
 from evergraft.pretraining.run import Run
 
 
@@ -18,6 +18,15 @@ class SparseBertForSequenceClassification(BertForSequenceClassification):  # typ
     def __init__(self, config: SparseBertConfig) -> None:
         super().__init__(config)
         sparsify_as_configured(self, config)
+
+    def initialize_weights(self) -> None:
+        """Draw what `from_pretrained` did not find: never the weights of a sparse layer, which has lost its topology.
+
+        Raises:
+            EvergraftError: the checkpoint lacks a sparse layer.
+        """
+        refuse_unloaded(self)
+        super().initialize_weights()  # type: ignore[no-untyped-call]
 
 
 def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSequenceClassification:
@@ -39,7 +48,6 @@ def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSeq
     )
     if dense and model.config.density < 1:
         densify(model)
-        model.config.density = 1.0
     return model
 
 

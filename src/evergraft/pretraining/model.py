@@ -16,6 +16,7 @@ from transformers.utils.generic import ModelOutput
 from evergraft.conversion import sparsify
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY
+from evergraft.layer import SparseLinear
 from evergraft.pretraining import attention
 from evergraft.pretraining.lean import use_lean_modules
 from evergraft.pretraining.masking import IGNORED
@@ -103,6 +104,15 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
             nsp_correct=next_scores.detach().argmax(-1) == next_sentence_label,
         )
 
+    def initialize_weights(self) -> None:
+        """Draw what `from_pretrained` did not find: never the weights of a sparse layer, which has lost its topology.
+
+        Raises:
+            EvergraftError: the checkpoint lacks a sparse layer.
+        """
+        refuse_unloaded(self)
+        super().initialize_weights()  # type: ignore[no-untyped-call]
+
     def _vocabulary_loss(self, hidden: Tensor, labels: Tensor) -> VocabularyLoss:
         """Of hidden states [tokens, hidden] and labels [tokens]."""
         head = self.cls.predictions
@@ -122,6 +132,20 @@ def sparsify_as_configured(model: nn.Module, config: SparseBertConfig) -> None:
             std=config.initializer_range,
             backend=config.backend,
         )
+
+
+def refuse_unloaded(model: nn.Module) -> None:
+    """Check that transformers has found the weights of every sparse layer there is.
+
+    Raises:
+        EvergraftError: it has not.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, SparseLinear) and not getattr(module.values, "_is_hf_initialized", False):
+            raise EvergraftError(
+                f"the checkpoint holds no sparse weights for {name}, though the configuration asks for them: it is "
+                "that of a dense model; load it with density=1"
+            )
 
 
 def _select(hidden: Tensor, positions: Tensor) -> Tensor:
