@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from evergraft.errors import EvergraftError
 
 MANIFEST = "manifest.json"
@@ -21,30 +23,43 @@ MANIFEST = "manifest.json"
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder to write into, that takes its place at `path` when the block ends without an error.
 
-    Whatever stands at `path` is replaced. A kill leaves the old folder, or the new one, and perhaps a `.partial` one
-    beside it, which the next write removes; if it comes in the instant between moving the old folder away and the new
-    one in, both lie beside, as `.discarded.partial` and `.partial`, and neither at `path`.
+    Whatever stands at `path` is replaced. A kill leaves the old folder, or the new one, and perhaps a hidden
+    `.NAME.partial` beside it, which the next write removes; if it comes in the instant between moving the old folder
+    away and the new one in, both lie beside, as `.NAME.discarded.partial` and `.NAME.partial`, and neither at `path`.
+
+    Raises:
+        EvergraftError: another process is writing the same folder.
+        OSError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.exists():
+        with locked(partial):
+            shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
-        yield partial
-        for file in partial.rglob("*"):
-            sync(file)
-        sync(partial)
-        if path.exists():
-            discarded = path.with_name(path.name + ".discarded.partial")
-            shutil.rmtree(discarded, ignore_errors=True)
-            path.rename(discarded)
-            partial.rename(path)
-            shutil.rmtree(discarded)
-        else:
-            partial.rename(path)
-        sync(path.parent)
-    except BaseException:
+        with locked(partial):
+            yield partial
+            _put_in_place(partial, path)
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # of a full disk, say, which it tells in words alone
+            raise OSError(0, str(error), str(path)) from None
         raise
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    for file in partial.rglob("*"):
+        sync(file)
+    sync(partial)
+    if path.exists():
+        discarded = path.with_name(f".{path.name}.discarded.partial")
+        shutil.rmtree(discarded, ignore_errors=True)
+        path.rename(discarded)
+        partial.rename(path)
+        shutil.rmtree(discarded)
+    else:
+        partial.rename(path)
+    sync(path.parent)
 
 
 @contextmanager

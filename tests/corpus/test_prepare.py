@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from evergraft import EvergraftError
@@ -24,6 +26,7 @@ from evergraft.corpus import Corpus, prepare, prepared
 from evergraft.corpus.corpus import entropy
 from evergraft.corpus.preparation import TokenDocument, _split_sentences, join_short
 from evergraft.corpus.vocabulary import learn_vocabulary, load_vocabulary
+from evergraft.folders import atomic_folder
 from tests.conftest import prose
 
 SETTINGS = {"vocabulary_size": 200, "sequence_length": 32, "validation_fraction": 0.2, "progress": False}
@@ -171,6 +174,13 @@ def test_refusals(text_file, corpus, tmp_path):
     few.write_text("\n\n".join(prose(3)))
     no_specials = tmp_path / "vocab.txt"
     no_specials.write_text("a\nb\n")
+    twice, blank, gap = tmp_path / "twice.txt", tmp_path / "blank.txt", tmp_path / "gap.json"
+    twice.write_text("a\na\n")
+    blank.write_text("a\nb\n\nc\n")
+    sparse = json.loads((corpus.path / "tokenizer.json").read_text())
+    vocabulary = sparse["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 999
+    gap.write_text(json.dumps(sparse))
     refused("exists already", output=corpus.path)
     refused("too few for one input", sources=[str(short)])
     refused("3 distinct documents long enough", sources=[str(few)])
@@ -178,6 +188,10 @@ def test_refusals(text_file, corpus, tmp_path):
     refused(r"--validation-fraction must lie in \(0, 1\]", validation_fraction=0)
     refused("tokenizer .* does not exist", tokenizer=tmp_path / "gone.json")
     refused(r"it lacks \[PAD\]", tokenizer=no_specials)
+    refused("line 2 holds the piece of another", tokenizer=twice)
+    refused("line 3 holds no piece", tokenizer=blank)
+    refused("pieces have ids up to 999; expected every id from 0 on", tokenizer=gap)
+    refused("standard input can be read once", sources=["-", "-"])
     with pytest.raises(EvergraftError, match="make it with"):
         Corpus.open(tmp_path / "gone")
 
@@ -273,3 +287,35 @@ def test_memory_is_bounded(tmp_path):
         return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
     assert peak(18_000) < 1.15 * peak(6_000)
+
+
+def test_a_pipe_is_read_once_and_kept(text_file, corpus, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EvergraftError, match=r"pipe, a pipe, must be prepared first: evergraft corpus prepare .*pipe "):
+        prepared([str(tmp_path / "pipe")])
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(text_file.read_bytes()))
+    writer.start()
+    assert texts(prepare([str(tmp_path / "pipe")], tmp_path / "out", **SETTINGS)) == texts(corpus)
+    writer.join()
+
+
+def test_a_folder_may_hold_its_own_corpus(text_file, corpus, tmp_path):
+    shutil.copy(text_file, tmp_path)
+    assert texts(prepare([str(tmp_path)], tmp_path / "out", **SETTINGS)) == texts(corpus)
+
+
+def test_two_that_write_one_folder_do_not_disturb_each_other(tmp_path):
+    (tmp_path / "new.partial").mkdir()  # somebody's own
+    with atomic_folder(tmp_path / "new") as folder:
+        (folder / "file").write_text("whole")
+        with pytest.raises(EvergraftError, match="another process is at"), atomic_folder(tmp_path / "new"):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.partial"]
+    assert (tmp_path / "new" / "file").read_text() == "whole"
+
+
+def test_what_safetensors_cannot_write_is_told_as_such(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_folder(tmp_path / "new"):
+        raise SafetensorError("I/O error: No space left on device")
+    assert caught.value.filename == str(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []

@@ -119,6 +119,11 @@ def bad(folder, kind):
         case "torn gz":
             path = folder / "bad.txt.gz"
             path.write_bytes(gzip.compress(TEXT.encode() * 100)[:-20])
+        case "torn zst":
+            path = folder / "bad.txt.zst"
+            path.write_bytes(zstandard.compress(TEXT.encode() * 100)[:-20])
+        case "nameless":
+            return ""
         case "not gz":
             path = folder / "bad.txt.gz"
             path.write_bytes(TEXT.encode())
@@ -150,6 +155,8 @@ BAD = {
     "not utf-8": "is not UTF-8 at or after line",
     "torn xz": "is torn or not a .xz file",
     "torn gz": "is torn or not a .gz file",
+    "torn zst": "is torn or not a .zst file: it ends within a frame",
+    "nameless": "the name of a text is empty",
     "not gz": "is torn or not a .gz file",
     "not zst": "is torn or not a .zst file",
     "not json": 'line 2: expected a JSON object with a field "text"',
@@ -175,3 +182,39 @@ def test_unknown_data_set(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(EvergraftError, match="nor a data set that loads: no network here"):
         list(documents(["no-such-set"]))
+
+
+def test_zst_of_several_frames_and_none(tmp_path):
+    path = tmp_path / "a.txt.zst"
+    text = TEXT.encode()
+    path.write_bytes(b"".join(zstandard.compress(text[n : n + 7]) for n in range(0, len(text), 7)))
+    assert list(documents([str(path)])) == DOCUMENTS
+    path.write_bytes(b"")
+    assert list(documents([str(path)])) == []
+
+
+def test_a_json_line_of_any_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 100)
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"text": "\n".join(f"line {n:03}" for n in range(100))}) + "\n")
+    parts = list(documents([str(path)]))
+    assert "\n".join(parts) == "\n".join(f"line {n:03}" for n in range(100))
+    assert max(map(len, parts)) <= 120
+
+
+def test_nothing_hidden_is_read_from_a_folder(tmp_path):
+    write(tmp_path, "a.txt")
+    (tmp_path / ".git").mkdir()
+    write(tmp_path / ".git", "b.txt")
+    write(tmp_path, ".c.txt")
+    assert list(documents([str(tmp_path)])) == DOCUMENTS
+
+
+def test_a_damaged_page_of_parquet_is_named(tmp_path):
+    path = tmp_path / "bad.parquet"
+    pq.write_table(pa.table({"text": DOCUMENTS * 500}), path, use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[200:600] = bytes(400)
+    path.write_bytes(data)
+    with pytest.raises(EvergraftError, match=r"bad\.parquet is damaged: "):
+        list(documents([str(path)]))

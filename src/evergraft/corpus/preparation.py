@@ -71,6 +71,8 @@ def prepare(
         raise EvergraftError(f"{output} exists already; choose a new folder for the corpus, or remove that one first")
     if not 0 < validation_fraction <= 1:
         raise EvergraftError(f"--validation-fraction must lie in (0, 1]; got {validation_fraction}")
+    if sources.count(STDIN) > 1:
+        raise EvergraftError("standard input can be read once; name - once among the sources")
     given = load_vocabulary(Path(tokenizer)) if tokenizer is not None else None
     for source in sources:
         files(source)
@@ -106,12 +108,17 @@ def prepared(
     The cache is `$EVERGRAFT_CACHE`, or `evergraft` in `$XDG_CACHE_HOME` or `~/.cache`. A changed file makes a new one.
 
     Raises:
-        EvergraftError: as `prepare`; or standard input, which cannot be read twice.
+        EvergraftError: as `prepare`; or standard input or a pipe, which cannot be read twice.
     """
-    if len(sources) == 1 and (Path(sources[0]) / MANIFEST).is_file():
+    if len(sources) == 1 and is_prepared(sources[0]):
         return Path(sources[0])
-    if STDIN in sources:
-        raise EvergraftError("standard input must be prepared first: evergraft corpus prepare - --output DIR")
+    for source in sources:
+        if source == STDIN or not _is_replayable(source):
+            which = "standard input" if source == STDIN else f"{source}, a pipe,"
+            same = f" --tokenizer {tokenizer}" if tokenizer is not None else ""
+            raise EvergraftError(
+                f"{which} must be prepared first: evergraft corpus prepare {source}{same} --output DIR"
+            )
     options = (vocabulary_size, _tokenizer_identity(tokenizer), sequence_length, validation_fraction)
     key = hashlib.sha256(repr((FORMAT, options, [_identity(source) for source in sources])).encode()).hexdigest()[:20]
     folder = _cache() / f"corpus-{key}"
@@ -130,6 +137,11 @@ def prepared(
     return folder
 
 
+def is_prepared(source: str) -> bool:
+    """Whether a source is a corpus folder."""
+    return (Path(source) / MANIFEST).is_file()
+
+
 # Reading: documents as text, as often as needed
 
 _SPOOL = "spool.zst.partial"
@@ -137,14 +149,19 @@ Passes = Callable[[str, Sequence[str]], Iterator[str]]
 
 
 def _replayable(sources: Sequence[str], folder: Path, passes: Passes) -> Callable[[], Iterator[str]]:
-    """The documents as something to read twice; what is no file is kept, compressed, until the end."""
-    if all(files(source) is not None for source in sources):
+    """The documents as something to read twice; what is no file or a pipe is kept, compressed, until the end."""
+    if all(files(source) is not None and _is_replayable(source) for source in sources):
         return lambda: passes("reading", sources)
     spool = folder / _SPOOL
     with zstandard.open(spool, "wt", encoding="utf-8") as out:
         for document in passes("collecting", sources):
             out.write(json.dumps({"text": document}) + "\n")
     return lambda: _unspool(spool)
+
+
+def _is_replayable(source: str) -> bool:
+    """Whether a source, if it is of files, can be read again: pipes cannot."""
+    return all(path.is_file() for path in files(source) or [])
 
 
 def _unspool(spool: Path) -> Iterator[str]:

@@ -36,8 +36,9 @@ def documents(sources: Sequence[str], watch: Watch | None = None) -> Iterator[st
     """Stream the documents of all sources, in order; never more than one document is held.
 
     A source is a text file (a blank line ends a document; UTF-8), JSON lines (field `text`), either of them `.gz`,
-    `.xz` or `.zst`, a parquet file (column `text`), a glob, a folder, `-` (standard input), `builtin:docstrings`, or
-    else the name of a data set for `datasets.load_dataset`: NAME, NAME:CONFIG or NAME:CONFIG:SPLIT.
+    `.xz` or `.zst`, a parquet file (column `text`), a glob, a folder (of which nothing hidden is read), `-` (standard
+    input), `builtin:docstrings`, or else the name of a data set for `datasets.load_dataset`: NAME, NAME:CONFIG or
+    NAME:CONFIG:SPLIT.
 
     Args:
         sources: in the order to read them.
@@ -54,17 +55,18 @@ def files(source: str) -> list[Path] | None:
     """The files a source names, sorted; None if it is none of file, glob and folder.
 
     Raises:
-        EvergraftError: a glob or folder without a file to read, or a path that does not exist.
+        EvergraftError: a glob or folder without a file to read, a path that does not exist, or an empty one.
     """
+    if not source:
+        raise EvergraftError("the name of a text is empty; expected a file, a glob, a folder or a data set")
     path = Path(source).expanduser()
     if path.is_dir():
-        found = sorted(
-            file for file in path.rglob("*") if file.is_file() and _kind(file) in (*TEXT, *JSON_LINES, PARQUET)
-        )
+        kinds = (*TEXT, *JSON_LINES, PARQUET)
+        found = sorted(file for file in _visible(path) if file.is_file() and _kind(file) in kinds)
         if not found:
-            kinds = " ".join((*TEXT, *JSON_LINES, PARQUET))
             raise EvergraftError(
-                f"folder {source} holds no file to read; expected {kinds}, or these with {' '.join(COMPRESSED)}"
+                f"folder {source} holds no file to read; expected {' '.join(kinds)}, or these with "
+                f"{' '.join(COMPRESSED)}"
             )
         return found
     if path.exists():
@@ -128,18 +130,44 @@ def _decompress(path: Path, raw: BinaryIO) -> BinaryIO:
         case ".xz":
             return lzma.LZMAFile(raw)  # type: ignore[return-value]
         case ".zst":
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            return io.BufferedReader(reader)
+            return io.BufferedReader(_ZstdFrames(raw))
         case _:
             return raw
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends; a line longer than a document may be comes in pieces."""
+class _ZstdFrames(io.RawIOBase):
+    """Frames one after another, decompressed; zstandard's own reader takes a torn one for the end of the file."""
+
+    def __init__(self, compressed: BinaryIO) -> None:
+        self.compressed = compressed
+        self.frame = zstandard.ZstdDecompressor().decompressobj()
+        self.begun = False
+        self.ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self.ready:
+            read = (self.frame.unused_data if self.frame.eof else b"") or self.compressed.read(io.DEFAULT_BUFFER_SIZE)
+            if self.frame.eof:
+                self.frame, self.begun = zstandard.ZstdDecompressor().decompressobj(), False
+            if not read and self.begun:
+                raise zstandard.ZstdError("it ends within a frame")
+            if not read:
+                return 0
+            self.ready, self.begun = self.frame.decompress(read), True
+        count = min(len(buffer), len(self.ready))
+        buffer[:count], self.ready = self.ready[:count], self.ready[count:]
+        return count
+
+
+def _lines(stream: BinaryIO, name: str, longest: int | None = None) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends; of one longer than `longest` characters, pieces."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig")
     number = 1
     try:
-        while line := text.readline(LONGEST_DOCUMENT):
+        while line := text.readline(longest or -1):
             yield number, line.rstrip("\r\n")
             number += line.endswith("\n")
     except UnicodeDecodeError:
@@ -149,7 +177,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
 def _blank_line_separated(stream: BinaryIO, name: str) -> Iterator[str]:
     held: list[str] = []
     size = 0
-    for _, line in _lines(stream, name):
+    for _, line in _lines(stream, name, LONGEST_DOCUMENT):
         if held and (not line.strip() or size + len(line) > LONGEST_DOCUMENT):
             yield "\n".join(held)
             held, size = [], 0
@@ -183,9 +211,12 @@ def _parquet(path: Path) -> Iterator[str]:
         raise EvergraftError(f"{path} is torn or not a parquet file: {str(error).splitlines()[0]}") from None
     if COLUMN not in file.schema_arrow.names:
         raise EvergraftError(f"{path} has no column {COLUMN!r}; it has {', '.join(file.schema_arrow.names)}")
-    for batch in file.iter_batches(batch_size=256, columns=[COLUMN]):
-        for text in batch.column(0).to_pylist():
-            yield from _pieces(text, str(path))
+    try:
+        for batch in file.iter_batches(batch_size=256, columns=[COLUMN]):
+            for text in batch.column(0).to_pylist():
+                yield from _pieces(text, str(path))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise EvergraftError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 
 
 def _data_set(name: str) -> Iterator[str]:
@@ -210,6 +241,13 @@ def _pieces(text: object, where: str) -> Iterator[str]:
     if not isinstance(text, str):
         raise EvergraftError(f"{where}: the field {COLUMN!r} must be text; got {type(text).__name__}")
     yield from _blank_line_separated(io.BytesIO(re.sub(r"\n\s*\n", "\n", text).encode("utf-8", "replace")), where)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """What a folder holds, to any depth, but for what is hidden."""
+    for path in folder.rglob("*"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def _kind(path: Path) -> str:

@@ -65,7 +65,7 @@ def load_vocabulary(path: Path) -> Tokenizer:
     """A given tokenizer: a tokenizer.json, a folder that holds one, or a vocab.txt of one piece a line.
 
     Raises:
-        EvergraftError: it is missing, unreadable, or lacks a special token.
+        EvergraftError: it is missing, unreadable, lacks a special token, or does not number its pieces one by one.
     """
     file = path / TOKENIZER if path.is_dir() else path
     if not file.is_file():
@@ -87,11 +87,16 @@ def load_vocabulary(path: Path) -> Tokenizer:
 
 
 def _read_pieces(file: Path) -> dict[str, int]:
-    pieces = file.read_text(encoding="utf-8").splitlines()
-    missing = [piece for piece in _SPECIAL if piece not in pieces]
+    pieces = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vocabulary: dict[str, int] = {}
+    for index, piece in enumerate(pieces):
+        if not piece.strip() or piece in vocabulary:
+            raise EvergraftError(f"line {index + 1} holds {'the piece of another' if piece.strip() else 'no piece'}")
+        vocabulary[piece] = index
+    missing = [piece for piece in _SPECIAL if piece not in vocabulary]
     if missing:
         raise EvergraftError(f"it lacks {', '.join(missing)}")
-    return {piece: index for index, piece in enumerate(pieces)}
+    return vocabulary
 
 
 def _bert_tokenizer(model: models.WordPiece) -> Tokenizer:
@@ -105,6 +110,9 @@ def _bert_tokenizer(model: models.WordPiece) -> Tokenizer:
 def _with_pairs(tokenizer: Tokenizer) -> Tokenizer:
     """Let the tokenizer wrap text as [CLS] A [SEP] B [SEP], for those who use it outside training."""
     ids = special_ids(tokenizer)
+    last = max(tokenizer.get_vocab().values())
+    if last >= tokenizer.get_vocab_size():
+        raise EvergraftError(f"{tokenizer.get_vocab_size()} pieces have ids up to {last}; expected every id from 0 on")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

@@ -49,7 +49,7 @@ def delete_old_checkpoints(run_folder: Path, keep: int, step: int) -> None:
     """
     found = checkpoints(run_folder)
     done = [path for path in found if step_of(path) <= step]
-    for path in [*done[:-keep], *found[len(done) :], *run_folder.glob(f"{PREFIX}*.partial")]:
+    for path in [*done[:-keep], *found[len(done) :], *run_folder.glob(f".{PREFIX}*.partial")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
