@@ -75,6 +75,11 @@ def test_export_loads_in_plain_transformers(run, finished, tmp_path):
     card = (tmp_path / "bert" / "README.md").read_text()
     assert "pre-trained always-sparse" in card
     assert "25.00% of their 4x4 blocks" in card
+    assert json.loads((tmp_path / "bert" / "tokenizer_config.json").read_text())["tokenizer_class"] == (
+        "PreTrainedTokenizerFast"  # which transformers 4 knows too
+    )
+    longer = tokenizer("The cat watches the house. " * 50, truncation=True, return_tensors="pt")
+    assert dense(**longer).prediction_logits.shape[1] == config["max_position_embeddings"] == 32
     fill = pipeline("fill-mask", model=str(tmp_path / "bert"))
     assert len(fill("The cat [MASK] the house.")) == 5
 
@@ -128,6 +133,19 @@ def test_a_signal_exits_as_signals_do_and_says_how_to_go_on(small_recipe, tmp_pa
     assert process.returncode == 128 + signal.SIGTERM
     assert out == ""
     assert f"stopped and saved; continue with: evergraft pretrain --resume {tmp_path / 'run'}" in err.replace("\n", "")
+
+
+def test_ctrl_c_says_stopped(tmp_path):
+    command = [sys.executable, "-m", "evergraft", "corpus", "prepare", "-", "--output", tmp_path / "new"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:  # it waits for text
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("stopped\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("arguments", "command"), [([], "pretrain"), (["study"], "status")])
@@ -194,6 +212,7 @@ BAD = [
     ("pretrain --steps 10 --device cuda --corpus {corpus}", "--device cuda: torch sees no GPU on this machine"),
     ("pretrain --steps 10 --backend quick", "no backend is called 'quick'; choose one of auto, dense"),
     ("pretrain --steps 10 --sequence-length 4", "--sequence-length: Input should be greater than or equal to 8; got 4"),
+    ("pretrain --steps 10 --vocabulary-size 1048577", "--vocabulary-size: Input should be less than or equal to 1048576"),
     ("pretrain --steps 10 --vocabulary-size 5", "--vocabulary-size: Input should be greater than or equal to 128; got 5"),
     ("pretrain --steps 10 --log-every 0", "--log-every: Input should be greater than or equal to 1"),
     ("pretrain --steps 10 --keep 0", "--keep: Input should be greater than or equal to 1"),
@@ -208,6 +227,9 @@ BAD = [
     ("pretrain --steps 10 --corpus {missing}.txt", "does not exist; expected a text file, a glob, a folder"),
     ("pretrain --steps 10 --corpus {empty}", "holds no file to read"),
     ("pretrain --steps 10 --corpus -", "standard input must be prepared first: evergraft corpus prepare -"),
+    ("pretrain --steps 10 --updates 2 --corpus {corpus} --sequence-length 32 --model {one_type} --output {new}", "type_vocab_size must be at least 2"),
+    ("pretrain --steps 10 --updates 2 --corpus {corpus} --sequence-length 32 --model {chunks} --output {new}", "no BERT can be built from this configuration"),
+    ("pretrain --steps 10 --updates 2 --corpus {corpus} --tokenizer {text} --output {new}", "has its own; leave --tokenizer out"),
     ("pretrain --steps 10 --corpus {corpus} --sequence-length 4096 --model tiny", "documents fill an input of 4096 tokens"),
     ("pretrain --steps 10 --corpus {text} --tokenizer {missing}", "does not exist; expected a tokenizer.json or a vocab.txt"),
     ("pretrain --steps 10 --corpus {torn}", "is torn or foreign: it holds no readable manifest.json"),
@@ -226,6 +248,9 @@ BAD = [
     ("evaluate {unfinished}", "holds no finished model; finish the run with --resume"),
     ("evaluate {damaged}", "model is torn: model.safetensors has 99 bytes, expected"),
     ("export {damaged} {new}", "have it written again with: evergraft pretrain --resume {damaged}"),
+    ("pretrain --resume {no_metrics}", "metrics.jsonl is missing or torn: it lacks the validation before the first step"),
+    ("export {no_result} {new}", "has not finished; finish it with: evergraft pretrain --resume"),
+    ("evaluate {no_manifest}", "is torn or foreign: it holds no readable manifest.json; remove"),
     ("pretrain --resume {damaged}", "result.json is torn; remove {damaged}/result.json"),
     ("evaluate {finished} --corpus {missing}.txt", "does not exist; expected a text file"),
     ("evaluate {finished} --corpus {short}", "too few for one input of 32"),
@@ -239,6 +264,8 @@ BAD = [
     ("corpus prepare {missing}.txt --output {new}", "does not exist; expected a text file"),
     ("corpus prepare {text} --output {corpus}", "exists already; choose a new folder for the corpus"),
     ("corpus prepare {text} --output {new} --vocabulary-size 100", "Input should be greater than or equal to 128"),
+    ("corpus prepare {text} --output {new} --vocabulary-size 1048577", "Input should be less than or equal to 1048576"),
+    ("corpus prepare - - --output {new}", "standard input can be read once"),
     ("corpus prepare {short} --output {new}", "too few for one input of 128"),
     ("corpus prepare {void} --output {new}", "the text holds no words to learn a vocabulary from"),
     ("corpus prepare {void} --output {new} --tokenizer {corpus}", "the text has 0 tokens, too few for one input of 128"),
@@ -272,6 +299,10 @@ def places(tmp_path_factory, finished, corpus, text_file):
     shutil.copytree(finished, root / "unfinished", ignore=shutil.ignore_patterns("model", "result.json"))
     shutil.copytree(finished, root / "damaged")
     (root / "damaged" / "result.json").write_text("{")
+    shutil.copytree(finished, root / "no_metrics", ignore=shutil.ignore_patterns("model", "result.json", "metrics*"))
+    shutil.copytree(finished, root / "no_result", ignore=shutil.ignore_patterns("result.json"))
+    shutil.copytree(finished, root / "no_manifest")
+    (root / "no_manifest" / "model" / "manifest.json").unlink()
     with (root / "damaged" / "model" / "model.safetensors").open("r+b") as weights:
         weights.truncate(99)
     shutil.copytree(corpus.path, root / "torn")
@@ -288,6 +319,9 @@ def places(tmp_path_factory, finished, corpus, text_file):
         "unfinished": root / "unfinished",
         "torn": root / "torn",
         "damaged": root / "damaged",
+        "no_metrics": root / "no_metrics",
+        "no_result": root / "no_result",
+        "no_manifest": root / "no_manifest",
         "other_corpus": other,
         "finished": finished,
         "corpus": corpus.path,
@@ -298,6 +332,8 @@ def places(tmp_path_factory, finished, corpus, text_file):
         "odd_heads": file("odd_heads.json", '{"model_type": "bert", "hidden_size": 33, "num_attention_heads": 2}'),
         "odd_type": file("odd_type.json", '{"model_type": "bert", "hidden_size": "wide"}'),
         "odd_activation": file("odd_activation.json", '{"model_type": "bert", "hidden_act": "none"}'),
+        "one_type": file("one_type.json", '{"model_type": "bert", "type_vocab_size": 1}'),
+        "chunks": file("chunks.json", '{"model_type": "bert", "chunk_size_feed_forward": 5}'),
         "negative": file("negative.json", '{"model_type": "bert", "hidden_size": -4}'),
         "gpt2": file("gpt2.json", '{"model_type": "gpt2"}'),
         "not_yaml": file("not_yaml.yaml", "model: [tiny\nsteps"),

@@ -45,7 +45,7 @@ StepPrecision = Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences a step.")]
 SequenceLength = Annotated[int, typer.Option(min=8, help="Tokens a sequence has.")]
 VocabularySize = Annotated[int, typer.Option(min=128, help="Word pieces of the MLM head.")]
-Backend = Annotated[str, typer.Option(help="Of the sparse products.")]
+Backend = Annotated[str, typer.Option(help="Of the sparse products: auto, dense, cpu or gpu.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 StepRivals = Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")]
 StepSeed = Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")]
@@ -58,7 +58,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars for every load and save
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        _leave("stopped", code) if code == 130 else sys.exit(code)  # typer makes of Ctrl-C a code, and no word
     except EvergraftError as error:
         _leave(str(error), 2)
     except OSError as error:
@@ -170,7 +171,11 @@ def pretrain(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     corpus: Annotated[
-        list[str] | None, typer.Option(help="Text to evaluate on, all of it (default: the run's validation split).")
+        list[str] | None,
+        typer.Option(
+            help="Text to evaluate on, all of it, or a prepared corpus's validation split; may be given again "
+            "(default: the run's own validation split)."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences at a time.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -246,7 +251,7 @@ def prepare(
         ),
     ],
     output: Annotated[Path, typer.Option(help="The corpus's folder; must not exist.")],
-    vocabulary_size: Annotated[int, typer.Option(min=128, help="Word pieces to learn.")] = 8192,
+    vocabulary_size: Annotated[int, typer.Option(min=128, max=1 << 20, help="Word pieces to learn.")] = 8192,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer.json or vocab.txt instead.")] = None,
     sequence_length: Annotated[int, typer.Option(min=8, help="Shortest input a document must fill.")] = 128,
     validation_fraction: Annotated[float, typer.Option(help="Share of the documents to validate on.")] = 0.05,

@@ -23,11 +23,18 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from evergraft import EvergraftError
+from evergraft.corpus import prepare
 from evergraft.folders import locked
+from evergraft.pretraining import run as run_module
+from evergraft.pretraining.budget import Budget
+from evergraft.pretraining.evaluation import evaluate
 from evergraft.pretraining.model import SparseBertForPreTraining
+from evergraft.pretraining.pairs import SentencePairs
+from evergraft.pretraining.progress import ProgressBar
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import Run
 from evergraft.pretraining.training import Interrupted, pretrain, resume
+from tests.conftest import prose
 from tests.pretraining.comparison import differences, metrics
 
 RESULT_KEYS = {
@@ -365,7 +372,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(finished, small_rec
             raise OSError(28, "No space left on device", str(folder))
 
     monkeypatch.setattr(checkpoint, "save_training_state", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(EvergraftError, match=r"No space left on device; put that right, and go on with: .*run"):
         pretrain(small_recipe(), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-10"]
     monkeypatch.undo()
@@ -457,3 +464,84 @@ def test_signals_from_outside_the_main_thread_are_no_trouble(small_recipe, tmp_p
     thread.start()
     thread.join()
     assert result[0]["steps"] == 3
+
+
+def test_a_run_goes_on_with_the_threads_it_began_with(cut_run, tmp_path):
+    run, before = tmp_path / "run", torch.get_num_threads()
+    shutil.copytree(cut_run, run)
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["threads"] == before
+    (run / "environment.json").write_text(json.dumps({**environment, "threads": before + 1}))
+    try:
+        resume(run)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_both_dropouts_of_a_configuration_are_kept(small_recipe, tmp_path):
+    config = json.loads(Path(small_recipe().model).read_text())
+    (tmp_path / "bert.json").write_text(
+        json.dumps({**config, "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.0})
+    )
+    recipe = small_recipe(dropout=None, steps=2, updates=1).model_copy(update={"model": str(tmp_path / "bert.json")})
+    pretrain(recipe, tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert (written["hidden_dropout_prob"], written["attention_probs_dropout_prob"]) == (0.2, 0.0)
+
+
+def test_a_recipe_records_the_vocabulary_of_its_corpus(finished, corpus):
+    assert Run.open(finished).recipe.vocabulary_size == corpus.vocabulary_size
+
+
+def test_text_that_is_left_out_is_told(small_recipe, tmp_path):
+    text = "\n\n".join(document if number % 3 else document[:300] for number, document in enumerate(prose(30)))
+    (tmp_path / "text.txt").write_text(text)
+    corpus = prepare(
+        [str(tmp_path / "text.txt")],
+        tmp_path / "corpus",
+        vocabulary_size=200,
+        sequence_length=16,
+        validation_fraction=0.3,
+    )
+    pairs = SentencePairs(corpus, corpus.train, 128)
+    assert 0 < pairs.left_out[0] < 10
+    recipe = small_recipe(sequence_length=128, steps=2, updates=1).model_copy(update={"corpus": [str(corpus.path)]})
+    with pytest.warns(UserWarning, match=rf"^{pairs.left_out[0]} of \d+ training documents, {pairs.left_out[1]:,} tok"):
+        pretrain(recipe, tmp_path / "run")
+
+
+def test_evaluation_on_changed_text_is_refused(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "corpus_identity": "other"}))
+    with pytest.raises(EvergraftError, match=r"has changed since .* resumed or evaluated on"):
+        evaluate(run)
+
+
+def test_a_commit_is_that_of_the_sources(tmp_path, monkeypatch):
+    source = tmp_path / "run.py"
+    source.touch()
+    monkeypatch.setattr(run_module, "__file__", str(source))
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of another project"], check=True)
+    assert run_module.environment()["commit"] is None
+    subprocess.run([*git, "add", "run.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "of this one"], check=True)
+    assert len(run_module.environment()["commit"]) == 40
+
+
+def test_the_terminal_is_given_back_whatever_happens():
+    bar = ProgressBar(Budget(10, None))
+
+    def fail():
+        with bar.shown():
+            bar.on_train_begin(None, SimpleNamespace(global_step=0), None)
+            assert bar.bar.live.is_started
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not bar.bar.live.is_started

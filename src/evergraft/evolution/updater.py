@@ -181,7 +181,8 @@ class TopologyUpdater:
             state[key].shape != expected[key].shape for key in expected if not key.endswith(".newest")
         ):
             raise EvergraftError(
-                "the updater's state belongs to other layers than the model's; expected the same model"
+                "the updater's state belongs to other layers than the model's, or to an earlier evergraft; expected "
+                "the same model and version"
             )
         if not torch.equal(state["topologies"], expected["topologies"]):
             raise EvergraftError(

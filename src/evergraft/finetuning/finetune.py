@@ -14,7 +14,6 @@ from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -29,6 +28,7 @@ from evergraft.folders import atomic_folder
 from evergraft.pretraining.budget import Budget
 from evergraft.pretraining.progress import ProgressBar
 from evergraft.pretraining.run import ENVIRONMENT, MODEL, RESULT, Run, environment
+from evergraft.pretraining.tokenizer import save_tokenizer
 from evergraft.pretraining.trainer import resolve_device
 
 FOLDER = "finetune"
@@ -86,7 +86,8 @@ def finetune(
     model = classifier(run, task, dense=dense)
     tokenizer = AutoTokenizer.from_pretrained(run.model_folder)
     encoded = [_encode(tokenizer, examples, run.recipe.sequence_length) for examples in (train, dev)]
-    with atomic_folder(output) as folder:
+    bar = ProgressBar(Budget(-(-len(train.labels) // batch_size) * epochs, None))
+    with atomic_folder(output) as folder, bar.shown():
         arguments = _arguments(folder, epochs, learning_rate, batch_size, seed, device)
         trainer = Trainer(
             model,
@@ -95,7 +96,7 @@ def finetune(
             train_dataset=encoded[0],
             eval_dataset=encoded[1],
             compute_metrics=lambda outputs: _metrics(task, outputs),
-            callbacks=_callbacks(model.config.density, updates, -(-len(train.labels) // batch_size) * epochs),
+            callbacks=[*([TopologyCallback(updates)] if updates else []), bar],
         )
         trainer.remove_callback(PrinterCallback)
         began = time.monotonic()
@@ -120,7 +121,7 @@ def finetune(
             "density": model.config.density,
         }
         model.save_pretrained(folder / MODEL)
-        tokenizer.save_pretrained(folder / MODEL)
+        save_tokenizer(tokenizer, folder / MODEL, model.config.max_position_embeddings)
         (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1), encoding="utf-8")
         (folder / RESULT).write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
@@ -173,11 +174,6 @@ def _arguments(
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
     )
-
-
-def _callbacks(density: float, updates: int, steps: int) -> list[TrainerCallback]:
-    bar = ProgressBar(Budget(steps, None))
-    return [TopologyCallback(updates), bar] if updates and density < 1 else [bar]
 
 
 def _metrics(task: Task, outputs: EvalPrediction) -> dict[str, float]:

@@ -26,9 +26,11 @@ def buildable_config(model: str, vocabulary_size: int, sequence_length: int = 12
         small = [name for name in SIZES if getattr(config, name) < 1]
         if small:
             raise EvergraftError(f"model {model}: {small[0]} must be at least 1; got {getattr(config, small[0])}")
+        if config.type_vocab_size < 2:
+            raise EvergraftError(f"model {model}: type_vocab_size must be at least 2, for pairs of segments")
         if model not in FAMILY:
             with torch.device("meta"):
-                BertForPreTraining(config)
+                BertForPreTraining(config)(torch.zeros(1, sequence_length, dtype=torch.int64))
     except EvergraftError:
         raise
     except Exception as error:  # transformers raises its own of many kinds

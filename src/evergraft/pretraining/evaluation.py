@@ -13,6 +13,7 @@ from evergraft.corpus.corpus import TOKENIZER
 from evergraft.corpus.vocabulary import load_vocabulary
 from evergraft.errors import EvergraftError
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
+from evergraft.pretraining.inputs import reopen_corpus
 from evergraft.pretraining.model import SparseBertForPreTraining
 from evergraft.pretraining.run import Run
 from evergraft.pretraining.trainer import PretrainingTrainer, resolve_device, training_arguments
@@ -34,7 +35,8 @@ def evaluate(
         mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy, sequences.
 
     Raises:
-        EvergraftError: the run is not there or not finished, the text is bad or of another tokenizer, no such device.
+        EvergraftError: the run is not there or not finished, its text has changed since, the text is bad or of another
+            tokenizer, no such device.
     """
     device = resolve_device(device)
     run = Run.open(run_folder)
@@ -59,7 +61,7 @@ def _examples(run: Run, sources: list[str] | None) -> PretrainingExamples:
     """One epoch of the text, in order: of a prepared corpus its validation split, of raw text all."""
     tokenizer = run.model_folder / TOKENIZER
     if sources is None:
-        corpus = Corpus.open(run.environment["corpus"])
+        corpus = reopen_corpus(run)
     else:
         length = run.recipe.sequence_length
         corpus = Corpus.open(prepared(sources, tokenizer=tokenizer, sequence_length=length, validation_fraction=1.0))

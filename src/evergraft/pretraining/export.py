@@ -13,6 +13,7 @@ from evergraft.errors import EvergraftError
 from evergraft.folders import atomic_folder
 from evergraft.pretraining.model import OWN_KEYS, SparseBertForPreTraining
 from evergraft.pretraining.run import Run
+from evergraft.pretraining.tokenizer import save_tokenizer
 
 
 def export(run_folder: Path, directory: Path) -> dict[str, Any]:
@@ -31,10 +32,14 @@ def export(run_folder: Path, directory: Path) -> dict[str, Any]:
     if directory.exists():
         raise EvergraftError(f"{directory} exists already; choose a new folder to export to")
     run = Run.open(run_folder)
-    model = _dense(SparseBertForPreTraining.from_pretrained(run.model_folder))
+    model_folder = run.model_folder
+    if run.result is None:
+        raise EvergraftError(f"{run_folder} has not finished; finish it with: evergraft pretrain --resume {run_folder}")
+    model = _dense(SparseBertForPreTraining.from_pretrained(model_folder))
     with atomic_folder(directory) as folder:
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(run.model_folder).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        save_tokenizer(tokenizer, folder, model.config.max_position_embeddings)
         (folder / "README.md").write_text(_card(run), encoding="utf-8")
     return {"directory": str(directory), "parameters": model.num_parameters()}
 

@@ -32,6 +32,9 @@ class SentencePairs:
         corpus: gives the special tokens.
         split: `corpus.train` or `corpus.validation`.
 
+    Attributes:
+        left_out: documents that do not fill an input, and their tokens.
+
     Raises:
         EvergraftError: fewer than two documents that fill one input.
     """
@@ -47,6 +50,7 @@ class SentencePairs:
                 f"{corpus.path}: {len(fitting)} of {len(lengths)} documents fill an input of {sequence_length} tokens; "
                 "expected at least 2: prepare more text, or use a shorter --sequence-length (at least 8)"
             )
+        self.left_out = len(lengths) - len(fitting), int(lengths.sum() - lengths[fitting].sum())
         self.begins = split.documents[fitting].astype(np.int64)
         self.ends = self.begins + lengths[fitting]
         self.windows = np.cumsum(-(-lengths[fitting] // self.content))

@@ -28,6 +28,14 @@ class ProgressBar(TrainerCallback):
             console=Console(stderr=True),
         )
 
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Give the terminal back, whatever ends training."""
+        try:
+            yield
+        finally:
+            self.bar.stop()
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -53,12 +61,6 @@ class ProgressBar(TrainerCallback):
             formats = {"loss": "loss {:.4f}", "tokens_per_second": "{:,.0f} tokens/s", "explored": "explored {:.3f}"}
             facts = [form.format(logs[name]) for name, form in formats.items() if name in logs]
             self.bar.update(self.task, facts=", ".join(facts))
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave it as it is."""
-        self.bar.stop()
 
 
 class BudgetCallback(TrainerCallback):

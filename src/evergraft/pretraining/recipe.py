@@ -59,7 +59,9 @@ class Recipe(BaseModel):
         ["builtin:docstrings"], min_length=1, description="a prepared corpus, or text to prepare; may be given again"
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
-    vocabulary_size: int = Field(8192, ge=128, le=MOST, description="word pieces to learn when no tokenizer is given")
+    vocabulary_size: int = Field(
+        8192, ge=128, le=1 << 20, description="word pieces to learn when no tokenizer is given"
+    )
     sequence_length: int = Field(128, ge=8, le=65536, description="tokens an input has")
 
     density: float = Field(0.1, gt=0, le=1, description="share of the encoder's blocks that exist; 1 is dense")
@@ -82,14 +84,17 @@ class Recipe(BaseModel):
     weight_decay: float = Field(0.01, ge=0, description="decoupled, on weights only")
     max_gradient_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="of the dense baseline (default: 0.1 for medium and larger, else 0)"
+        None,
+        ge=0,
+        lt=1,
+        description="of hidden states and attention (default: the config.json's; 0.1 for medium and larger, else 0)",
     )
 
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the products (autocast); weights stay fp32")
     seed: int = Field(0, ge=0, lt=2**32, description="of everything random")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     compile: bool = Field(False, description="compile the step, and capture it in CUDA graphs on a GPU")
-    backend: str = Field("auto", description="of the sparse products")
+    backend: str = Field("auto", description="of the sparse products: auto, dense, cpu or gpu")
 
     log_every: int = Field(10, ge=1, le=MOST, description="steps between lines in metrics.jsonl")
     evaluate_every: int | None = Field(

@@ -16,7 +16,7 @@ import torch
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
-from evergraft.folders import MANIFEST, read_object, verify_manifest, write_atomically
+from evergraft.folders import read_object, verify_manifest, write_atomically
 from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpoint
 from evergraft.pretraining.recipe import Recipe, load_recipe
 
@@ -103,8 +103,7 @@ class Run:
         if not folder.is_dir():
             raise EvergraftError(f"{self.folder} holds no finished model; finish the run with --resume {self.folder}")
         try:
-            if (folder / MANIFEST).exists():
-                verify_manifest(folder)
+            verify_manifest(folder)
         except EvergraftError as error:
             raise EvergraftError(f"{error}; {self._write_again}") from None
         return folder
@@ -170,9 +169,12 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    """Of the repository that these sources are a part of, not of one that they were only installed in."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    describe = ["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        return subprocess.run([*git, *describe], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

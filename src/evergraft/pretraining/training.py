@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,8 +17,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from evergraft.allocator import keep_freed_memory
 from evergraft.conversion import sparse_layers
-from evergraft.corpus import Corpus, prepared
-from evergraft.corpus.corpus import MANIFEST
+from evergraft.corpus import Corpus
+from evergraft.corpus.preparation import is_prepared
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY, default_learning_rate
 from evergraft.folders import atomic_folder, locked, write_manifest
@@ -28,10 +28,12 @@ from evergraft.pretraining.checkpoint import step_of
 from evergraft.pretraining.compilation import check_compiler, one_order_of_sums
 from evergraft.pretraining.configuration import buildable_config
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
+from evergraft.pretraining.inputs import check_model, corpus_identity, model_identity, open_corpus, reopen_corpus
 from evergraft.pretraining.model import SparseBertForPreTraining, create_model
 from evergraft.pretraining.progress import BudgetCallback, ProgressBar
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import MODEL, Run, find_resumable
+from evergraft.pretraining.tokenizer import save_tokenizer
 from evergraft.pretraining.trainer import (
     UNBOUNDED_STEPS,
     VALIDATION_KEYS,
@@ -40,7 +42,7 @@ from evergraft.pretraining.trainer import (
     resolve_device,
     training_arguments,
 )
-from evergraft.products import check_backend
+from evergraft.products import check_backend, choose_backend
 
 Result = dict[str, Any]
 
@@ -76,17 +78,23 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: list[Trai
     """
     check_backend(recipe.backend)
     _check_machine(recipe)
-    corpus = _open_corpus(recipe)
+    corpus = open_corpus(recipe)
     recipe = _resolve(recipe, corpus)
     _check(recipe, corpus)
-    device = resolve_device(recipe.device)
-    inputs = {"corpus": str(corpus.path.resolve()), "device": device, **_identities(recipe, corpus)}
+    inputs = {
+        "corpus": str(corpus.path.resolve()),
+        "corpus_identity": corpus_identity(corpus),
+        "model_identity": model_identity(recipe),
+        "device": resolve_device(recipe.device),
+    }
     run = Run.create(output or _new_folder(recipe), recipe, inputs)
     return _train(run, corpus, None, callbacks or [])
 
 
 def resume(path: Path, *, callbacks: list[TrainerCallback] | None = None) -> Result:
     """Continue the run in a folder, or from one of its checkpoints, as if it had never stopped.
+
+    It takes as many threads as the run began with, whose number decides the last bits of sums.
 
     Raises:
         EvergraftError: no run, a torn or foreign checkpoint, text that has changed since, another kind of device than
@@ -98,13 +106,21 @@ def resume(path: Path, *, callbacks: list[TrainerCallback] | None = None) -> Res
         return run.result
     _check_machine(run.recipe)
     _check_device(run)
-    corpus = _reopen_corpus(run)
+    corpus = reopen_corpus(run)
+    check_model(run)
+    torch.set_num_threads(run.environment.get("threads", torch.get_num_threads()))
     return _train(run, corpus, checkpoint, callbacks or [])
 
 
 def _train(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[TrainerCallback]) -> Result:
-    with locked(run.folder):
-        return _train_alone(run, corpus, checkpoint, callbacks)
+    try:
+        with locked(run.folder):
+            return _train_alone(run, corpus, checkpoint, callbacks)
+    except OSError as error:
+        raise EvergraftError(
+            f"cannot read or write {error.filename or run.folder}: {error.strerror or error}; put that right, and go "
+            f"on with: evergraft pretrain --resume {run.folder}"
+        ) from None
 
 
 def _train_alone(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: list[TrainerCallback]) -> Result:
@@ -114,13 +130,19 @@ def _train_alone(run: Run, corpus: Corpus, checkpoint: Path | None, callbacks: l
     budget = Budget(recipe.total_steps, recipe.minutes * 60 if recipe.minutes else None)
     stop = BudgetCallback(budget)
     model = create_model(_config(recipe, corpus), recipe.seed)
-    trainer = _trainer(run, corpus, model, budget, [stop, *callbacks], validate_first=checkpoint is None)
+    bar = ProgressBar(budget)
+    trainer = _trainer(run, corpus, model, budget, [stop, bar, *callbacks], validate_first=checkpoint is None)
     resumes_exactly = recipe.compile and resolve_device(recipe.device) == "cpu"  # as eager runs on the CPU do
-    with stop.catching_signals(), one_order_of_sums() if resumes_exactly else nullcontext():
+    with stop.catching_signals(), bar.shown(), one_order_of_sums() if resumes_exactly else nullcontext():
         if checkpoint is None:
             _clear(run)
         else:
             trainer.metrics.rewind(step_of(checkpoint))
+            if not _validations(trainer):
+                raise EvergraftError(
+                    f"{trainer.metrics.path} is missing or torn: it lacks the validation before the first step, with "
+                    "which the result is compared; start a new run"
+                )
         trainer.train(str(checkpoint) if checkpoint else None)
         if stop.signal:
             raise Interrupted(run.folder, stop.signal)
@@ -176,7 +198,6 @@ def _trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressBar(budget))
     writer = SummaryWriter(run.folder / "tensorboard")
     trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
     return trainer
@@ -199,11 +220,11 @@ def _topology(recipe: Recipe, budget: Budget) -> CheckpointedTopology | None:
 def _finish(run: Run, corpus: Corpus, trainer: PretrainingTrainer) -> Result:
     with atomic_folder(run.folder / MODEL) as folder:
         trainer.model.save_pretrained(folder)
-        corpus.transformers_tokenizer().save_pretrained(folder)
+        save_tokenizer(corpus.transformers_tokenizer(), folder, trainer.model.config.max_position_embeddings)
         write_manifest(folder, {"run": run.identity})
     recipe, steps = run.recipe, trainer.state.global_step
     cost = _ledger(recipe, corpus)
-    validations = [line for line in trainer.metrics if "validation_mlm_loss" in line]
+    validations = _validations(trainer)
     updater = trainer.topology.updater if trainer.topology else None
     result: Result = {
         "run": str(run.folder),
@@ -224,6 +245,11 @@ def _finish(run: Run, corpus: Corpus, trainer: PretrainingTrainer) -> Result:
     }
     run.finish(result)
     return result
+
+
+def _validations(trainer: PretrainingTrainer) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that hold one, the first before any step."""
+    return [line for line in trainer.metrics if "validation_mlm_loss" in line]
 
 
 def _density(model: torch.nn.Module) -> float:
@@ -251,12 +277,15 @@ def _config(recipe: Recipe, corpus: Corpus) -> Any:
 
 def _resolve(recipe: Recipe, corpus: Corpus) -> Recipe:
     """Fill in what depends on other fields, so that recipe.yaml says all."""
-    rate = recipe.learning_rate or default_learning_rate(_config(recipe, corpus), recipe.density)
+    config = _config(recipe, corpus)
+    one_dropout = config.hidden_dropout_prob == config.attention_probs_dropout_prob  # a config.json may have two
+    learnt = not (len(recipe.corpus) == 1 and is_prepared(recipe.corpus[0]))
     return recipe.model_copy(
         update={
             "model": recipe.model if recipe.model in FAMILY else str(Path(recipe.model).resolve()),
-            "learning_rate": rate,
-            "dropout": _config(recipe, corpus).hidden_dropout_prob,
+            "vocabulary_size": recipe.vocabulary_size if learnt else corpus.vocabulary_size,
+            "learning_rate": recipe.learning_rate or default_learning_rate(config, recipe.density),
+            "dropout": config.hidden_dropout_prob if one_dropout else recipe.dropout,
             "updates": recipe.updates_or_default,
         }
     )
@@ -280,48 +309,28 @@ def _check_device(run: Run) -> None:
 
 
 def _check(recipe: Recipe, corpus: Corpus) -> None:
-    """Find out what does not fit before a folder is made: blocks and layers, inputs and documents."""
+    """Find out what does not fit before a folder is made: blocks and layers, products, inputs and documents."""
     _ledger(recipe, corpus)
-    for split in (corpus.train, corpus.validation):
-        PretrainingExamples(corpus, split, recipe.sequence_length)
+    if recipe.density < 1:
+        device = resolve_device(recipe.device)
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        values = torch.empty(1, *recipe.block, device=device, dtype=dtype)
+        choose_backend(recipe.backend, values[0], values)
+    train, _ = (
+        PretrainingExamples(corpus, split, recipe.sequence_length) for split in (corpus.train, corpus.validation)
+    )
+    documents, tokens = train.pairs.left_out
+    if documents:
+        warnings.warn(
+            f"{documents:,} of {len(corpus.train.documents) - 1:,} training documents, {tokens:,} tokens, are shorter "
+            f"than an input of {recipe.sequence_length} and left out; a corpus prepared with --sequence-length "
+            f"{recipe.sequence_length} joins them",
+            stacklevel=3,
+        )
 
 
 def _ledger(recipe: Recipe, corpus: Corpus) -> Ledger:
     return ledger(_config(recipe, corpus), recipe.density, recipe.block, recipe.sequence_length)
-
-
-def _open_corpus(recipe: Recipe) -> Corpus:
-    path = prepared(
-        recipe.corpus,
-        vocabulary_size=recipe.vocabulary_size,
-        tokenizer=recipe.tokenizer,
-        sequence_length=recipe.sequence_length,
-    )
-    return Corpus.open(path)
-
-
-def _reopen_corpus(run: Run) -> Corpus:
-    path = Path(run.environment["corpus"])
-    corpus = Corpus.open(path) if path.exists() else _open_corpus(run.recipe)
-    names = {
-        "corpus_identity": f"text of {', '.join(run.recipe.corpus)}",
-        "model_identity": f"model {run.recipe.model}",
-    }
-    for key, identity in _identities(run.recipe, corpus).items():
-        if run.environment.get(key) != identity:
-            raise EvergraftError(
-                f"the {names[key]} has changed since {run.folder} began; "
-                "a run can only be resumed on what it began with: restore it, or start a new run"
-            )
-    return corpus
-
-
-def _identities(recipe: Recipe, corpus: Corpus) -> dict[str, str | None]:
-    """What the run reads from elsewhere, and must find unchanged when it is resumed; None is nothing."""
-    path = Path(recipe.model)
-    config = None if recipe.model in FAMILY else path / "config.json" if path.is_dir() else path
-    files = {"corpus_identity": corpus.path / MANIFEST, "model_identity": config}
-    return {key: hashlib.sha256(file.read_bytes()).hexdigest() if file else None for key, file in files.items()}
 
 
 def _new_folder(recipe: Recipe) -> Path:
