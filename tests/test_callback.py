@@ -81,6 +81,11 @@ def test_trainer(make, tmp_path):
     assert all(0.25 <= line["explored"] <= 1 for line in lines)
 
 
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    expected = one.state_dict()
+    return all(torch.equal(expected[key], value) for key, value in other.state_dict().items())
+
+
 # With a GPT-2 alone: transformers 5.23 renames the weights of a ViT when it saves, dense ones too, and its Trainer does
 # not find them again when it resumes.
 def test_trainer_resumes_bit_for_bit(tmp_path):
@@ -90,8 +95,7 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
     cut.train()
     resumed = trainer(gpt2, tmp_path / "cut")
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-5"))
-    expected = whole.model.state_dict()
-    assert all(torch.equal(expected[key], value) for key, value in resumed.model.state_dict().items())
+    assert same_weights(whole.model, resumed.model)
     logs = [(tmp_path / run / "topology.jsonl").read_text() for run in ("whole", "cut")]
     assert logs[0] == logs[1] != ""
 
@@ -123,8 +127,7 @@ def test_a_second_run_in_one_folder_saves_its_own_state(tmp_path):
     whole.train()
     resumed = trainer(gpt2, tmp_path / "twice")
     resumed.train(resume_from_checkpoint=str(tmp_path / "twice" / "checkpoint-5"))
-    expected = whole.model.state_dict()
-    assert all(torch.equal(expected[key], value) for key, value in resumed.model.state_dict().items())
+    assert same_weights(whole.model, resumed.model)
 
 
 def test_a_checkpoint_that_lies_elsewhere(tmp_path):
@@ -136,8 +139,7 @@ def test_a_checkpoint_that_lies_elsewhere(tmp_path):
     resumed = trainer(gpt2, tmp_path / "next")
     resumed.args.resume_from_checkpoint = kept
     resumed.train(resume_from_checkpoint=kept)
-    expected = whole.model.state_dict()
-    assert all(torch.equal(expected[key], value) for key, value in resumed.model.state_dict().items())
+    assert same_weights(whole.model, resumed.model)
 
 
 def test_weights_that_the_trainer_did_not_find_again_are_noticed(tmp_path):

@@ -88,10 +88,8 @@ def densify(model: nn.Module) -> None:
     Raises:
         EvergraftError: the model holds no sparse layer.
     """
-    sparse_layers(model)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, SparseLinear):
-            model.set_submodule(name, _dense(module))
+    for name, layer in _sparse_modules(model).items():
+        model.set_submodule(name, _dense(layer))
     config = getattr(model, "config", None)
     if config is not None and hasattr(config, "density"):
         config.density = 1.0
@@ -103,16 +101,21 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
     Raises:
         EvergraftError: the model holds no sparse layer.
     """
-    layers = {_plain(name): module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
-    if not layers:
-        raise EvergraftError("the model holds no SparseLinear; call evergraft.sparsify(model, ...) first")
-    return layers
+    return {_plain(name): layer for name, layer in _sparse_modules(model).items()}
 
 
 def random_generator(seed: int, name: str, *position: int) -> np.random.Generator:
     """The generator of one layer at one position (an update, say): a pure function of its arguments."""
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     return np.random.default_rng([seed, digest, *position])
+
+
+def _sparse_modules(model: nn.Module) -> dict[str, SparseLinear]:
+    """The same by the names that they have within their wrappers."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
+    if not layers:
+        raise EvergraftError("the model holds no SparseLinear; call evergraft.sparsify(model, ...) first")
+    return layers
 
 
 def _sparse(

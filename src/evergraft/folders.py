@@ -110,7 +110,7 @@ def read_object(path: Path, keys: Set[str], advice: str) -> dict[str, Any]:
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write manifest.json: the facts, and size and SHA-256 of every other file of the folder."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+    listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
     (folder / MANIFEST).write_text(json.dumps({**facts, "files": listed}, indent=1), encoding="utf-8")
 
 
@@ -131,12 +131,13 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
             raise EvergraftError(f"{folder} is torn: {name} is missing")
         if file.stat().st_size != facts["bytes"]:
             raise EvergraftError(f"{folder} is torn: {name} has {file.stat().st_size} bytes, expected {facts['bytes']}")
-        if _sha256(file) != facts["sha256"]:
+        if sha256(file) != facts["sha256"]:
             raise EvergraftError(f"{folder} is damaged: the bytes of {name} have changed since it was written")
     return manifest
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

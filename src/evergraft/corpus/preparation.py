@@ -110,10 +110,10 @@ def prepared(
     Raises:
         EvergraftError: as `prepare`; or standard input or a pipe, which cannot be read twice.
     """
-    if len(sources) == 1 and is_prepared(sources[0]):
+    if is_prepared(sources):
         return Path(sources[0])
     for source in sources:
-        if source == STDIN or not _is_replayable(source):
+        if source == STDIN or _is_pipe(source):
             which = "standard input" if source == STDIN else f"{source}, a pipe,"
             same = f" --tokenizer {tokenizer}" if tokenizer is not None else ""
             raise EvergraftError(
@@ -137,9 +137,9 @@ def prepared(
     return folder
 
 
-def is_prepared(source: str) -> bool:
-    """Whether a source is a corpus folder."""
-    return (Path(source) / MANIFEST).is_file()
+def is_prepared(sources: Sequence[str]) -> bool:
+    """Whether sources are one corpus folder."""
+    return len(sources) == 1 and (Path(sources[0]) / MANIFEST).is_file()
 
 
 # Reading: documents as text, as often as needed
@@ -150,7 +150,7 @@ Passes = Callable[[str, Sequence[str]], Iterator[str]]
 
 def _replayable(sources: Sequence[str], folder: Path, passes: Passes) -> Callable[[], Iterator[str]]:
     """The documents as something to read twice; what is no file or a pipe is kept, compressed, until the end."""
-    if all(files(source) is not None and _is_replayable(source) for source in sources):
+    if all(files(source) is not None and not _is_pipe(source) for source in sources):
         return lambda: passes("reading", sources)
     spool = folder / _SPOOL
     with zstandard.open(spool, "wt", encoding="utf-8") as out:
@@ -159,9 +159,9 @@ def _replayable(sources: Sequence[str], folder: Path, passes: Passes) -> Callabl
     return lambda: _unspool(spool)
 
 
-def _is_replayable(source: str) -> bool:
-    """Whether a source, if it is of files, can be read again: pipes cannot."""
-    return all(path.is_file() for path in files(source) or [])
+def _is_pipe(source: str) -> bool:
+    """Whether a source is a path that cannot be read again."""
+    return any(not path.is_file() for path in files(source) or [])
 
 
 def _unspool(spool: Path) -> Iterator[str]:

@@ -140,23 +140,22 @@ class _ZstdFrames(io.RawIOBase):
 
     def __init__(self, compressed: BinaryIO) -> None:
         self.compressed = compressed
-        self.frame = zstandard.ZstdDecompressor().decompressobj()
-        self.begun = False
-        self.ready = b""
+        self.frame: zstandard.ZstdDecompressionObj | None = None  # of which some was read, but not all
+        self.after = self.ready = b""  # read beyond a frame's end; decompressed
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self.ready:
-            read = (self.frame.unused_data if self.frame.eof else b"") or self.compressed.read(io.DEFAULT_BUFFER_SIZE)
-            if self.frame.eof:
-                self.frame, self.begun = zstandard.ZstdDecompressor().decompressobj(), False
-            if not read and self.begun:
+            read = self.after or self.compressed.read(io.DEFAULT_BUFFER_SIZE)
+            if not read and self.frame:
                 raise zstandard.ZstdError("it ends within a frame")
             if not read:
                 return 0
-            self.ready, self.begun = self.frame.decompress(read), True
+            frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+            self.ready, self.after = frame.decompress(read), frame.unused_data
+            self.frame = None if frame.eof else frame
         count = min(len(buffer), len(self.ready))
         buffer[:count], self.ready = self.ready[:count], self.ready[count:]
         return count

@@ -81,9 +81,17 @@ def load_vocabulary(path: Path) -> Tokenizer:
             f"tokenizer {file} cannot be read: {error}; expected a tokenizer.json or a vocab.txt"
         ) from None
     try:
-        return _with_pairs(tokenizer)
+        tokenizer = _with_pairs(tokenizer)
+        _check_ids(tokenizer)
     except EvergraftError as error:
         raise EvergraftError(f"tokenizer {file}: {error}") from None
+    return tokenizer
+
+
+def _check_ids(tokenizer: Tokenizer) -> None:
+    last = max(tokenizer.get_vocab().values())
+    if last >= tokenizer.get_vocab_size():
+        raise EvergraftError(f"{tokenizer.get_vocab_size()} pieces have ids up to {last}; expected every id from 0 on")
 
 
 def _read_pieces(file: Path) -> dict[str, int]:
@@ -110,9 +118,6 @@ def _bert_tokenizer(model: models.WordPiece) -> Tokenizer:
 def _with_pairs(tokenizer: Tokenizer) -> Tokenizer:
     """Let the tokenizer wrap text as [CLS] A [SEP] B [SEP], for those who use it outside training."""
     ids = special_ids(tokenizer)
-    last = max(tokenizer.get_vocab().values())
-    if last >= tokenizer.get_vocab_size():
-        raise EvergraftError(f"{tokenizer.get_vocab_size()} pieces have ids up to {last}; expected every id from 0 on")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

@@ -92,7 +92,7 @@ class TopologyUpdater:
                 f"{updates} updates in {total_steps} steps leave less than two steps to each; "
                 f"expected at most {total_steps // 2}"
             )
-        self._trained()
+        self._trained()  # so that an optimiser which does not train them is refused before training
 
     def step(self, progress: float | None = None) -> list[LayerUpdate]:
         """Count one optimiser step, and update the topology if an update has fallen due.

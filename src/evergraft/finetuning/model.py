@@ -6,27 +6,16 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from evergraft.conversion import densify
 from evergraft.finetuning.tasks import Task
-from evergraft.pretraining.model import SparseBertConfig, refuse_unloaded, sparsify_as_configured
+from evergraft.pretraining.model import SparseBertConfig, SparsePreTrainedModel, sparsify_as_configured
 from evergraft.pretraining.run import Run
 
 
-class SparseBertForSequenceClassification(BertForSequenceClassification):  # type: ignore[no-untyped-call]
+class SparseBertForSequenceClassification(SparsePreTrainedModel, BertForSequenceClassification):  # type: ignore[no-untyped-call]
     """`BertForSequenceClassification` whose encoder is sparse, if its configuration says so."""
-
-    config_class = SparseBertConfig
 
     def __init__(self, config: SparseBertConfig) -> None:
         super().__init__(config)
         sparsify_as_configured(self, config)
-
-    def initialize_weights(self) -> None:
-        """Draw what `from_pretrained` did not find: never the weights of a sparse layer, which has lost its topology.
-
-        Raises:
-            EvergraftError: the checkpoint lacks a sparse layer.
-        """
-        refuse_unloaded(self)
-        super().initialize_weights()  # type: ignore[no-untyped-call]
 
 
 def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSequenceClassification:

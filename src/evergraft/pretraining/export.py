@@ -12,6 +12,7 @@ from evergraft.conversion import densify
 from evergraft.errors import EvergraftError
 from evergraft.folders import atomic_folder
 from evergraft.pretraining.model import OWN_KEYS, SparseBertForPreTraining
+from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import Run
 from evergraft.pretraining.tokenizer import save_tokenizer
 
@@ -33,14 +34,15 @@ def export(run_folder: Path, directory: Path) -> dict[str, Any]:
         raise EvergraftError(f"{directory} exists already; choose a new folder to export to")
     run = Run.open(run_folder)
     model_folder = run.model_folder
-    if run.result is None:
+    result = run.result
+    if result is None:
         raise EvergraftError(f"{run_folder} has not finished; finish it with: evergraft pretrain --resume {run_folder}")
     model = _dense(SparseBertForPreTraining.from_pretrained(model_folder))
     with atomic_folder(directory) as folder:
         model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
         save_tokenizer(tokenizer, folder, model.config.max_position_embeddings)
-        (folder / "README.md").write_text(_card(run), encoding="utf-8")
+        (folder / "README.md").write_text(_card(run.recipe, result), encoding="utf-8")
     return {"directory": str(directory), "parameters": model.num_parameters()}
 
 
@@ -53,8 +55,7 @@ def _dense(sparse: SparseBertForPreTraining) -> BertForPreTraining:
     return model
 
 
-def _card(run: Run) -> str:
-    result, recipe = run.result or {}, run.recipe
+def _card(recipe: Recipe, result: dict[str, Any]) -> str:
     block = f"{recipe.block[0]}x{recipe.block[1]}"
     sparse = f"""always-sparse
 

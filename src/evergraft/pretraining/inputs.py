@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from evergraft.corpus import Corpus, prepared
@@ -10,6 +9,7 @@ from evergraft.corpus.corpus import MANIFEST
 from evergraft.corpus.preparation import is_prepared
 from evergraft.errors import EvergraftError
 from evergraft.family import FAMILY
+from evergraft.folders import sha256
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import Run
 
@@ -20,7 +20,7 @@ def open_corpus(recipe: Recipe) -> Corpus:
     Raises:
         EvergraftError: as `prepared` and `Corpus.open`, or a tokenizer for a corpus that has its own.
     """
-    if recipe.tokenizer is not None and len(recipe.corpus) == 1 and is_prepared(recipe.corpus[0]):
+    if recipe.tokenizer is not None and is_prepared(recipe.corpus):
         raise EvergraftError(
             f"--tokenizer {recipe.tokenizer}: the prepared corpus {recipe.corpus[0]} has its own; leave --tokenizer "
             "out, or prepare the text anew with it"
@@ -59,7 +59,7 @@ def check_model(run: Run) -> None:
 
 def corpus_identity(corpus: Corpus) -> str:
     """A hash to know a corpus by."""
-    return hashlib.sha256((corpus.path / MANIFEST).read_bytes()).hexdigest()
+    return sha256(corpus.path / MANIFEST)
 
 
 def model_identity(recipe: Recipe) -> str | None:
@@ -67,7 +67,7 @@ def model_identity(recipe: Recipe) -> str | None:
     if recipe.model in FAMILY:
         return None
     path = Path(recipe.model)
-    return hashlib.sha256((path / "config.json" if path.is_dir() else path).read_bytes()).hexdigest()
+    return sha256(path / "config.json" if path.is_dir() else path)
 
 
 def _changed(run: Run, what: str) -> EvergraftError:

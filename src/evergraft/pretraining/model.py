@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForPreTraining, BertConfig, BertForPreTraining
+from transformers import AutoConfig, AutoModelForPreTraining, BertConfig, BertForPreTraining, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from evergraft.conversion import sparsify
@@ -59,14 +59,32 @@ class PretrainingOutput(ModelOutput):
     nsp_correct: Tensor | None = None
 
 
-class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-call]
+class SparsePreTrainedModel(PreTrainedModel):
+    """What sparse BERTs with any head have in common when `from_pretrained` loads them."""
+
+    config_class = SparseBertConfig
+
+    def initialize_weights(self) -> None:
+        """Draw what the checkpoint lacks: never the weights of a sparse layer, which has lost its topology.
+
+        Raises:
+            EvergraftError: the checkpoint lacks a sparse layer.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, SparseLinear) and not getattr(module.values, "_is_hf_initialized", False):
+                raise EvergraftError(
+                    f"the checkpoint holds no sparse weights for {name}, though the configuration asks for them: it is "
+                    "that of a dense model; load it with density=1"
+                )
+        super().initialize_weights()  # type: ignore[no-untyped-call]
+
+
+class SparseBertForPreTraining(SparsePreTrainedModel, BertForPreTraining):  # type: ignore[no-untyped-call]
     """`BertForPreTraining` whose encoder is sparse from the start (docs/method.md, section 1).
 
     Given `masked_positions`, the vocabulary head is computed there alone, with the same loss and gradients as the full
     head; without, this is transformers' own forward.
     """
-
-    config_class = SparseBertConfig
 
     def __init__(self, config: SparseBertConfig) -> None:
         super().__init__(config)
@@ -104,15 +122,6 @@ class SparseBertForPreTraining(BertForPreTraining):  # type: ignore[no-untyped-c
             nsp_correct=next_scores.detach().argmax(-1) == next_sentence_label,
         )
 
-    def initialize_weights(self) -> None:
-        """Draw what `from_pretrained` did not find: never the weights of a sparse layer, which has lost its topology.
-
-        Raises:
-            EvergraftError: the checkpoint lacks a sparse layer.
-        """
-        refuse_unloaded(self)
-        super().initialize_weights()  # type: ignore[no-untyped-call]
-
     def _vocabulary_loss(self, hidden: Tensor, labels: Tensor) -> VocabularyLoss:
         """Of hidden states [tokens, hidden] and labels [tokens]."""
         head = self.cls.predictions
@@ -132,20 +141,6 @@ def sparsify_as_configured(model: nn.Module, config: SparseBertConfig) -> None:
             std=config.initializer_range,
             backend=config.backend,
         )
-
-
-def refuse_unloaded(model: nn.Module) -> None:
-    """Check that transformers has found the weights of every sparse layer there is.
-
-    Raises:
-        EvergraftError: it has not.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, SparseLinear) and not getattr(module.values, "_is_hf_initialized", False):
-            raise EvergraftError(
-                f"the checkpoint holds no sparse weights for {name}, though the configuration asks for them: it is "
-                "that of a dense model; load it with density=1"
-            )
 
 
 def _select(hidden: Tensor, positions: Tensor) -> Tensor:

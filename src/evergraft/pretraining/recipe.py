@@ -43,6 +43,7 @@ Block = Annotated[
 ]
 Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
+LARGEST_VOCABULARY = 1 << 20  # word pieces
 MOST = 10**9  # of whatever is counted: past it something overflows
 LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
 
@@ -60,7 +61,7 @@ class Recipe(BaseModel):
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
     vocabulary_size: int = Field(
-        8192, ge=128, le=1 << 20, description="word pieces to learn when no tokenizer is given"
+        8192, ge=128, le=LARGEST_VOCABULARY, description="word pieces to learn when no tokenizer is given"
     )
     sequence_length: int = Field(128, ge=8, le=65536, description="tokens an input has")
 

@@ -29,7 +29,7 @@ from evergraft.pretraining.compilation import check_compiler, one_order_of_sums
 from evergraft.pretraining.configuration import buildable_config
 from evergraft.pretraining.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.pretraining.inputs import check_model, corpus_identity, model_identity, open_corpus, reopen_corpus
-from evergraft.pretraining.model import SparseBertForPreTraining, create_model
+from evergraft.pretraining.model import SparseBertConfig, SparseBertForPreTraining, bert_config, create_model
 from evergraft.pretraining.progress import BudgetCallback, ProgressBar
 from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import MODEL, Run, find_resumable
@@ -261,8 +261,8 @@ def _density(model: torch.nn.Module) -> float:
     return sum(layer.values.numel() for layer in layers) / weights
 
 
-def _config(recipe: Recipe, corpus: Corpus) -> Any:
-    return buildable_config(
+def _config(recipe: Recipe, corpus: Corpus, make: Callable[..., SparseBertConfig] = bert_config) -> SparseBertConfig:
+    return make(
         recipe.model,
         corpus.vocabulary_size,
         recipe.sequence_length,
@@ -276,14 +276,13 @@ def _config(recipe: Recipe, corpus: Corpus) -> Any:
 
 
 def _resolve(recipe: Recipe, corpus: Corpus) -> Recipe:
-    """Fill in what depends on other fields, so that recipe.yaml says all."""
-    config = _config(recipe, corpus)
+    """Fill in what depends on other fields, so that recipe.yaml says all; the model's configuration is tried out."""
+    config = _config(recipe, corpus, buildable_config)
     one_dropout = config.hidden_dropout_prob == config.attention_probs_dropout_prob  # a config.json may have two
-    learnt = not (len(recipe.corpus) == 1 and is_prepared(recipe.corpus[0]))
     return recipe.model_copy(
         update={
             "model": recipe.model if recipe.model in FAMILY else str(Path(recipe.model).resolve()),
-            "vocabulary_size": recipe.vocabulary_size if learnt else corpus.vocabulary_size,
+            "vocabulary_size": corpus.vocabulary_size if is_prepared(recipe.corpus) else recipe.vocabulary_size,
             "learning_rate": recipe.learning_rate or default_learning_rate(config, recipe.density),
             "dropout": config.hidden_dropout_prob if one_dropout else recipe.dropout,
             "updates": recipe.updates_or_default,
