@@ -31,6 +31,8 @@ app.add_typer(study_app, name="study")
 bench_app = typer.Typer(help="Measure speed against dense and sparse rivals, in one process.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
+LAST_SEED = 2**32 - 1
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Densities = Annotated[
     list[float] | None,
@@ -39,7 +41,7 @@ Densities = Annotated[
 Blocks = Annotated[
     list[str] | None, typer.Option("--block", help="Rows x columns; may be given again (default: 16x16).")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: as many as torch takes).")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads (default: as many as torch takes).")]
 Model = Annotated[str, typer.Option(help="tiny, mini, small, medium, base, large, or a config.json.")]
 StepPrecision = Annotated[str, typer.Option(help="fp32 or bf16 (autocast) of the sparse step.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences a step.")]
@@ -48,7 +50,7 @@ VocabularySize = Annotated[int, typer.Option(min=128, help="Word pieces of the M
 Backend = Annotated[str, typer.Option(help="Of the sparse products: auto, dense, cpu or gpu.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 StepRivals = Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")]
-StepSeed = Annotated[int, typer.Option(min=0, help="Of weights, topologies and tokens.")]
+StepSeed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of weights, topologies and tokens.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw the break-even chart to this HTML file (several densities).")]
 Output = Annotated[Path | None, typer.Option(help="Append the JSON result to this file, or to one in this folder.")]
 
@@ -212,7 +214,7 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training examples.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="Peak.")] = 1e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of classifier, order and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of classifier, order and dropout.")] = 0,
     densify: Annotated[bool, typer.Option("--densify", help="Make the encoder dense first.")] = False,
     updates: Annotated[int, typer.Option(min=0, help="Topology updates; 0 leaves the topology as it is.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -251,7 +253,7 @@ def prepare(
         ),
     ],
     output: Annotated[Path, typer.Option(help="The corpus's folder; must not exist.")],
-    vocabulary_size: Annotated[int, typer.Option(min=128, max=LARGEST_VOCABULARY, help="Word pieces to learn.")] = 8192,
+    vocabulary_size: Annotated[int, typer.Option(min=1, max=LARGEST_VOCABULARY, help="Word pieces to learn.")] = 8192,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer.json or vocab.txt instead.")] = None,
     sequence_length: Annotated[int, typer.Option(min=8, help="Shortest input a document must fill.")] = 128,
     validation_fraction: Annotated[float, typer.Option(help="Share of the documents to validate on.")] = 0.05,
@@ -305,7 +307,7 @@ def bench_products(
     backend: Backend = "auto",
     device: Device = "cpu",
     rivals: Annotated[str, typer.Option(help="all, or dense alone, which is quicker.")] = "all",
-    seed: Annotated[int, typer.Option(min=0, help="Of topologies and tensors.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of topologies and tensors.")] = 0,
     plot: Plot = None,
     output: Output = None,
     as_json: Json = False,
@@ -502,6 +504,7 @@ def study_status(study: StudyFile, jobs: Jobs = 1, as_json: Json = False) -> Non
     from evergraft.study.grid import load_study
 
     plan = load_study(study)
+    status.check_unchanged(plan)
     statuses = status.study_status(plan)
     _report(status.status_report(plan, statuses, jobs), as_json, lambda: status.print_status(plan, statuses, jobs))
 

@@ -31,7 +31,7 @@ class JsonLines:
         """The entries so far; a last line torn by a kill or a power cut is passed over.
 
         Raises:
-            EvergraftError: another line that is not JSON.
+            EvergraftError: another line that is not JSON, or no entry.
         """
         if not self.path.exists():
             return
@@ -43,6 +43,8 @@ class JsonLines:
                 if number == len(lines):
                     return
                 raise EvergraftError(f"{self.path} is torn: line {number} is not JSON; remove that line") from None
+            if not isinstance(entry, dict) or "step" not in entry:
+                raise EvergraftError(f"{self.path} is torn: line {number} holds no step; remove that line")
             yield entry
 
     def sync(self) -> None:

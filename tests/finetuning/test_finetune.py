@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from evergraft.conversion import sparse_layers
 from evergraft.errors import EvergraftError
 from evergraft.finetuning import finetune
+from evergraft.finetuning.finetune import _name
 from evergraft.finetuning.model import SparseBertForSequenceClassification, classifier
 from evergraft.finetuning.tasks import METRICS, TASKS, measure
 from evergraft.pretraining.model import SparseBertForPreTraining
@@ -156,3 +158,10 @@ def test_bad_settings(run, table, tmp_path):
     with pytest.raises(EvergraftError, match="holds no finished model"):
         finetune(run, str(table))
     assert not (run / "finetune").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "folder"), [("q.tsv", "q-s0"), ("q.x.tsv", "q.x-s0"), ("q.x.tsv.xz", "q.x-s0"), ("rte", "rte-s0")]
+)
+def test_a_fine_tuning_is_named_after_its_table(table, folder):
+    assert _name(replace(TASKS["rte"], name=table), False, 0, 0) == folder

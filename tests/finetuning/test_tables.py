@@ -7,7 +7,7 @@ import lzma
 import pytest
 
 from evergraft.errors import EvergraftError
-from evergraft.finetuning.tables import load_task
+from evergraft.finetuning.tables import examples_identity, load_task
 
 
 def write(path, text, *, compress=False):
@@ -71,6 +71,16 @@ def test_own_table_of_scores_and_of_whole_numbers(tmp_path):
     assert load_task(str(stars))[0].labels == ("0", "1", "2", "3", "4")
 
 
+def test_blanks_around_a_label_are_none_of_it(tmp_path):
+    path = write(tmp_path / "mine.tsv", rows(50, lambda n: "odd " if n % 2 else "even" + " " * (n % 4)))
+    assert load_task(str(path))[0].labels == ("even", "odd")
+
+
+def test_examples_are_known_by_their_hash(tmp_path):
+    made = [load_task(str(write(tmp_path / f"{n}.tsv", rows(50, lambda i, n=n: i % n))))[1:] for n in (2, 3, 2)]
+    assert examples_identity(*made[0]) == examples_identity(*made[2]) != examples_identity(*made[1])
+
+
 def test_own_pair_with_its_own_validation(tmp_path):
     text = "sentence1\tsentence2\tlabel\nA.\tB.\tyes\nC.\tD.\tno\n"
     path, other = write(tmp_path / "a.tsv", text), write(tmp_path / "b.tsv", text)
@@ -91,6 +101,8 @@ BAD = [
     ("mine.tsv", {}, "text\tlabel\nA.\t1\n", "has no column sentence; its first line must name sentence and label"),
     ("mine.tsv", {}, "sentence1\tlabel\nA.\t1\n", "has no column sentence2"),
     ("mine.tsv", {}, rows(30, lambda n: "same"), "every example is labelled 'same'; expected two classes or more"),
+    ("mine.tsv", {}, "sentence\tlabel\tlabel\nA.\t1\t2\n", "has two columns 'label'; keep one of them"),
+    ("mine.tsv", {}, rows(30, lambda n: "yes" if n else " "), "an example has no label; give it one"),
     ("mine.tsv", {}, rows(5, lambda n: n % 2), "holds 5 examples, too few to hold any out; give another table"),
     ("mine.tsv", {"validation": "none.tsv"}, rows(30, lambda n: n % 2), "none.tsv does not exist"),
     ("mine.tsv", {"validation": "other.tsv"}, rows(30, lambda n: n % 2), "'maybe' is no label of mine.tsv; expected"),

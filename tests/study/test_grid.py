@@ -85,6 +85,14 @@ BAD = [
     ({"grid": {"seed": [1, 2]}}, "a grid names a seed; list seeds under `seeds`"),
     ({"base": {"seed": 1, "steps": 9}}, "base names a seed; list seeds under `seeds`"),
     ({"base": "missing.yaml"}, "missing.yaml does not exist; expected a YAML file of recipe fields"),
+    ({"grid": {"zip": {"density": [1]}, "density": 0.5}}, "density stands in a grid and under its `zip`; keep one"),
+    ({"grid": {"family": ["one", "two"]}}, "`family` must be one name; got ['one', 'two']"),
+    (
+        {"grid": {"density": [1, 0.25], "updates": [0, 2]}},
+        "dense-tiny-d1-updates0-s0 and dense-tiny-d1-updates2-s0 would be one run twice",
+    ),
+    ({"grid": {"density": 0.25, "block": "8x8", "updates": [None, 80]}}, "would be one run twice"),
+    ({"grid": {"updates": 0, "prune_by": ["l1", "l2"]}}, "would be one run twice"),
     ({"seeds": []}, "seeds: List should have at least 1 item"),
     ({"seeds": [1, 1]}, "seeds must differ from each other; got [1, 1]"),
     ({"seeds": [-1]}, "seeds: Input should be greater than or equal to 0; got -1"),
@@ -125,3 +133,10 @@ def test_studies_of_one_output_share_the_runs_that_both_ask_for(tmp_path):
     (shared,) = names[0].keys() & names[1].keys()
     assert shared == "dynamic-tiny-d0.1-16x16-updates40-learning_rate0.001-s0"
     assert names[0][shared] == names[1][shared]
+
+
+def test_a_field_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("title: A study\nbase: {steps: 10}\ngrid:\n  - density: 0.5\n    block: 8x8\n    block: 4x4\n")
+    with pytest.raises(EvergraftError, match=r"study .*study.yaml is not YAML: block stands twice in one place"):
+        load_study(path)

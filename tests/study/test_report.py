@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 from evergraft.errors import EvergraftError
 from evergraft.pretraining.model import SparseBertForPreTraining, create_model
 from evergraft.pretraining.training import _config
+from evergraft.study.figures import loss_against, loss_curves, memory
 from evergraft.study.report import report, to_markdown
 from evergraft.study.results import collect, read_run
 from evergraft.study.topologies import _last_topologies, first_topology, layer_pictures
@@ -135,6 +137,23 @@ def test_bad_targets(finished, tmp_path, finished_study):
         ("result.json", "{}", "result.json is torn; remove .* and have it written again"),
         ("result.json", "[1]", "result.json is torn"),
         ("environment.json", '{"corpus": "x", "corpus_identity": "y"}', "environment.json is torn: it lacks command"),
+        (
+            "metrics.jsonl",
+            '{"step": 1}\n5\n{"step": 2}\n',
+            "metrics.jsonl is torn: line 2 holds no step; remove that line",
+        ),
+        ("metrics.jsonl", '{"step": 1, "seconds": 1}\n', "metrics.jsonl is torn: line 1 lacks flops, mlm_loss; remove"),
+        (
+            "topology.jsonl",
+            '{"step": 1, "explored": 1}\n',
+            "topology.jsonl is torn: line 1 lacks layer, removed_new_ratio",
+        ),
+        (
+            "model/config.json",
+            "{",
+            "config.json has 1 bytes, expected .*; remove .*result.json and have it written again",
+        ),
+        ("model/model.safetensors", "", "model.safetensors has 0 bytes, expected"),
         ("finetune/x/result.json", "{", "finetune/x/result.json is torn; remove .*finetune/x and fine-tune again"),
         ("metrics.jsonl", '{"step": 1}\n\0\0\n{"step": 2}\n', "metrics.jsonl is torn: line 2 is not JSON"),
     ],
@@ -145,6 +164,34 @@ def test_a_damaged_run_is_told(finished, tmp_path, name, content, sentence):
     (run / name).write_text(content)
     with pytest.raises(EvergraftError, match=sentence):
         report([run], output=tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("validation_mlm_loss", float("nan")),
+        ("validation_mlm_loss", -1.0),
+        ("validation_nsp_loss", None),
+        ("seconds", "long"),
+        ("flops_total", 0),
+        ("bytes", {}),
+    ],
+)
+def test_a_figure_that_cannot_be_is_told(finished, tmp_path, figure, value):
+    run = shutil.copytree(finished, tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {figure: value}))
+    with pytest.raises(EvergraftError, match=f"result.json is torn: {figure}.*; remove .* and have it written again"):
+        report([run], output=tmp_path / "page.html")
+
+
+def test_a_step_that_was_logged_twice_counts_once(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    twice = next(line for line in lines if "mlm_loss" in line and "seconds" in line)
+    (run / "metrics.jsonl").write_text("\n".join([twice, *lines]) + "\n")
+    figures = [read_run(folder).figures["steady_seconds"] for folder in (finished, run)]
+    assert figures[0] == figures[1]
 
 
 def test_a_run_without_its_model_has_no_pictures(finished, tmp_path):
@@ -174,6 +221,41 @@ def test_pictures_count_what_was_kept(finished):
     assert pictures[0].size == "32 x 32 in blocks of 4x4"
     assert all(0 < picture.kept < 1 and picture.explored > 0.25 for picture in pictures)
     assert len(layer_pictures(record, encoder_layers=1)) == 6
+
+
+def test_hovering_names_the_axis_that_a_button_chose(finished_study):
+    study, _ = finished_study
+    figure = loss_curves(collect([study.path]))
+    said = [button.args[0]["hovertemplate"] for button in figure.layout.updatemenus[0].buttons]
+    assert [lines[1].partition("<br>")[2].partition(":")[0] for lines in said] == ["step %{x", "%{x", "%{x"]
+    assert ["step" in said[0][1], "FLOPs" in said[1][1], " s:" in said[2][1]] == [True, True, True]
+    assert figure.data[1].hovertemplate == said[0][1]
+
+
+def test_a_dense_line_joins_models_that_were_trained_alike(record, collection):
+    """Whatever their family is called; models of other conditions have lines of their own."""
+    found = loss_against(
+        collection(
+            record(4.0, 1.0, model="tiny", density=1),
+            record(3.0, 10.0, model="mini", density=1, family="wide"),
+            record(3.5, 0.5, model="tiny", density=1, steps=2000),
+            record(3.4, 0.7, density=0.1),
+        ),
+        "flops_total",
+    )
+    lines = {trace.name: tuple(trace.x) for trace in found.data if trace.mode == "lines"}
+    assert lines == {
+        "dense, interpolated, steps 1000": (1.0, 10.0),
+        "dense, interpolated, steps 2000": (0.5,),
+        "dynamic, Pareto front, steps 1000": (0.7,),
+    }
+
+
+def test_models_of_one_file_name_are_told_apart(record, collection):
+    runs = collection(*(record(3.0, cost, model=f"/{cost}/config.json", density=1) for cost in (1.0, 2.0)))
+    assert len(set(memory(runs).data[0].y)) == 2
+    (points,) = [trace for trace in loss_against(runs, "flops_total").data if trace.text]
+    assert [name.strip() for name in points.text] == ["/1.0/config.json", "/2.0/config.json"]
 
 
 def test_collections_name_what_is_missing(finished_study):

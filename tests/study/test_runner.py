@@ -21,8 +21,17 @@ from evergraft.errors import EvergraftError
 from evergraft.pretraining.training import pretrain
 from evergraft.study import runner
 from evergraft.study.grid import load_study
+from evergraft.study.results import collect
 from evergraft.study.runner import StudyInterrupted, run_study
-from evergraft.study.status import duration, is_running, print_status, seconds_left, status_report, study_status
+from evergraft.study.status import (
+    check_unchanged,
+    duration,
+    is_running,
+    print_status,
+    seconds_left,
+    status_report,
+    study_status,
+)
 from tests.pretraining.comparison import differences
 
 # Stands for `evergraft pretrain`: does what it is told in the folder given, in no time.
@@ -40,8 +49,13 @@ if behaviour == "wait":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     time.sleep(30)
 time.sleep(0.3)
-(folder / "result.json").write_text(json.dumps({"seconds": 1.0, "validation_mlm_loss": 2.0}))
+(folder / "result.json").write_text(sys.argv[3])
 """
+SIZES = {"weights": 1, "gradients": 1, "optimizer": 2, "indices": 0}
+RESULT = {
+    "steps": 100, "tokens": 100, "seconds": 1.0, "flops_total": 1.0, "bytes": SIZES, "bytes_dense": SIZES,
+    "density": 1.0, "explored": None, "removed_new_ratio": None, "validation_mlm_loss": 2.0, "validation_nsp_loss": 0.7,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -61,13 +75,13 @@ def behave(monkeypatch):
 
     def command(run):
         number = round(run.recipe.learning_rate * 1000)
-        return [sys.executable, "-S", "-c", STUB, str(run.folder), behaviours.get(number, "work")]
+        behaviour = behaviours.get(number, "work")
+        return [sys.executable, "-S", "-c", STUB, str(run.folder), behaviour, json.dumps(RESULT)]
 
     monkeypatch.setattr(runner, "command", command)
     monkeypatch.setattr(runner, "POLL", 0.02)
     monkeypatch.setattr(runner.Run, "open", lambda folder: pytest.fail("no real run here"), raising=True)
     monkeypatch.setattr(runner, "_environment", lambda run, slot, jobs: dict(os.environ))
-    monkeypatch.setattr(runner, "_check_unchanged", lambda study, run: None)
     return behaviours
 
 
@@ -207,11 +221,19 @@ def test_a_real_study(finished_study):
     assert not study.runs[3].folder.exists()
 
 
-def test_a_torn_result_is_told(study):
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is torn; remove it and run the study again"),
+        (json.dumps(RESULT | {"validation_mlm_loss": None}), "is torn: validation_mlm_loss: Input should be a valid"),
+    ],
+)
+def test_a_torn_result_is_told(study, text, sentence):
     study.runs[0].folder.mkdir(parents=True)
-    (study.runs[0].folder / "result.json").write_text("{")
+    (study.runs[0].folder / "result.json").write_text(text)
     status = study_status(study)[0]
-    assert (status.state, "is torn; remove it and run the study again" in status.reason) == ("failed", True)
+    assert status.state == "failed"
+    assert sentence in status.reason
 
 
 def test_a_changed_study_is_told(finished_study, tmp_path):
@@ -220,10 +242,22 @@ def test_a_changed_study_is_told(finished_study, tmp_path):
     fields["base"]["learning_rate"] = 5e-3
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(fields))
-    with pytest.raises(EvergraftError) as refused:
-        run_study(load_study(path))
-    assert "has changed since" in str(refused.value)
-    assert "learning_rate is 0.005, was 0.001; restore it" in str(refused.value)
+    changed = load_study(path)
+    for ask in (run_study, check_unchanged, lambda _: collect([path])):
+        with pytest.raises(EvergraftError) as refused:
+            ask(changed)
+        assert "has changed since" in str(refused.value)
+        assert "learning_rate is 0.005, was 0.001; restore it" in str(refused.value)
+
+
+def test_a_run_that_another_study_begins_meanwhile_is_not_taken_for_ours(study, behave, monkeypatch):
+    def begin_as_another(study, run):
+        raise EvergraftError(f"{study.path} has changed since {run.folder} began")
+
+    monkeypatch.setattr(runner, "check_run_unchanged", begin_as_another)
+    with pytest.raises(EvergraftError, match="has changed since"):
+        run_study(study)
+    assert not any(run.folder.exists() for run in study.runs)
 
 
 def test_a_foreign_run_is_not_taken_over(finished_study, tmp_path):
@@ -242,7 +276,7 @@ def test_time_left(study, behave):
     assert seconds_left(study_status(study), 1) is None
     first, second = study.runs[:2]
     first.folder.mkdir()
-    (first.folder / "result.json").write_text(json.dumps({"seconds": 100.0, "validation_mlm_loss": 2.0}))
+    (first.folder / "result.json").write_text(json.dumps(RESULT | {"seconds": 100.0}))
     second.folder.mkdir()
     line = {"step": 50, "tokens": 1, "seconds": 40.0, "mlm_loss": 3.0}
     (second.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n" + '{"step": 60, "tok')

@@ -88,6 +88,46 @@ def test_two_runs_of_one_recipe_and_seed_are_refused(record, configurations):
         configurations(runs)
 
 
+@pytest.mark.parametrize("name", ["corpus_identity", "model_identity"])
+def test_runs_on_other_text_or_of_another_file_are_no_seeds_of_one(record, configurations, name):
+    runs = [record(loss, seed=seed, density=1) for seed, loss in enumerate((3.0, 4.0))]
+    runs = [
+        replace(run, environment=run.environment | {name: identity}) for run, identity in zip(runs, "ab", strict=True)
+    ]
+    made = configurations(runs)
+    kind = name.removesuffix("_identity")
+    assert [one.label for one in made] == [f"dense {kind} a", f"dense {kind} b"]
+    assert not made[0].trained_like(made[1])
+
+
+def test_dense_models_have_no_blocks_and_static_ones_no_pruning(record, configurations):
+    """So runs that differ in these alone are seeds of one configuration."""
+    dense = [record(3.0, density=1, seed=0, block="4x4"), record(3.1, density=1, seed=1, block="8x8")]
+    static = [record(3.2, updates=0, seed=seed, prune_by=by) for seed, by in enumerate(("l1", "l2"))]
+    assert [one.label for one in configurations([*dense, *static])] == ["dense", "static d0.1"]
+
+
+def test_a_lucky_seed_is_not_the_best(record, collection):
+    """Neither of the rates nor beside the paper."""
+    runs = [*seeds(record, 3.0, density=0.1, block="1x1", learning_rate=1e-3), *seeds(record, 3.2, density=0.1)]
+    runs += seeds(record, 3.1, density=0.1, block="1x1", learning_rate=3e-3)
+    runs += [record(2.0, density=0.1, block="1x1", learning_rate=2e-3)]
+    made = {table.title: table for table in tables(collection(*runs))}
+    (row,) = made["Learning rates"].rows
+    assert row[2:4] == ("0.001 (at the edge)", "3.0000 ± 0.0248")
+    assert made["Beside the paper: Base, dynamic, density 0.1, by block"].rows[0][2].startswith("3.0000 ± 0.0248")
+
+
+def test_a_model_is_the_papers_by_its_name_not_its_file(record, configurations):
+    members = [record(3.0, model=f"/x/{name}.json", density=1) for name in ("mini", "base")]
+    assert comparisons(configurations(members)) == []
+
+
+def test_seeds_that_were_compared_are_counted(record, collection):
+    runs = [*seeds(record, 3.2, density=0.1, updates=0), *seeds(record, 3.1, density=0.1, updates=40)[:2]]
+    assert dynamic_against_static(collection(*runs)).rows[0][3:] == ("-0.1000 ± 0.0000", "2", "yes")
+
+
 def test_labels_differ(record, configurations):
     made = configurations(
         [
@@ -113,7 +153,7 @@ def test_a_choice_of_the_best_is_said(record, collection):
     assert [row[2] for row in blocks.rows] == ["3.1000 ± 0.0248 (updates 80)", "3.2000 ± 0.0248"]
     families = made["Beside the paper: Medium, density 0.1, 1x1: static against dynamic"]
     assert [row[2] for row in families.rows] == ["3.1000 ± 0.0248 (updates 80)", "3.5000 ± 0.0248"]
-    assert families.wordy == {0, 4}
+    assert families.wordy == {0, 5}
 
 
 def test_one_seed_is_said_to_be_one(record, configurations):
@@ -130,7 +170,9 @@ def test_dynamic_against_static(record, collection):
             *seeds(record, 3.3, density=0.5),
         )
     )
-    assert [row[1:] for row in made.rows] == [("3.2000 ± 0.0248", "3.1000 ± 0.0248", "-0.1000 ± 0.0000", "yes")] * 2
+    assert [row[1:] for row in made.rows] == [
+        ("3.2000 ± 0.0248", "3.1000 ± 0.0248", "-0.1000 ± 0.0000", "3", "yes")
+    ] * 2
 
 
 def test_learning_rates_beside_the_formula(record, collection):
@@ -201,6 +243,30 @@ def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):
         ("sst2, accuracy", "static d0.1", "as it was", high, "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
         ("sst2, accuracy", "dense", "as it was", low, "3 (5)", "0.733 ± 0.072", "-"),
     )
+
+
+def test_the_best_rate_is_that_of_the_seeds_compared(record, collection, tmp_path):
+    """One fine-tuning more, of one seed at another rate, takes nothing away."""
+    runs = []
+    for density in (1, 0.1):
+        for seed in (1, 2, 3):
+            runs.append(replace(record(3.0, density=density, seed=seed), folder=tmp_path / f"{density}-{seed}"))
+            if density == 1 or seed < 3:
+                write_finetuning(runs[-1], 0, 0.7 + 0.02 * (density < 1), {})
+    write_finetuning(runs[2], 1, 0.9, {"learning_rate": 1e-3})
+    rows = [row for row in transfer(collection(*runs)).rows if row[0] == "sst2, accuracy"]
+    assert [row[-1] for row in rows if row[1].startswith("dynamic")] == ["0.020 ± 0.000"]
+
+
+def test_fine_tunings_on_other_data_are_no_repeats(record, collection, tmp_path):
+    run = replace(record(3.0, density=0.1), folder=tmp_path)
+    for number, data in enumerate("ab"):
+        write_finetuning(run, number, 0.5 + number / 10, {"data_identity": data})
+    rows = [row for row in transfer(collection(run)).rows if row[0].endswith("accuracy")]
+    assert [(row[0], row[4], row[5]) for row in rows] == [
+        ("sst2 (a), accuracy", "1 (1)", "0.500"),
+        ("sst2 (b), accuracy", "1 (1)", "0.600"),
+    ]
 
 
 def test_only_like_fine_tunings_are_repeats_of_each_other(record, collection, tmp_path):

@@ -13,11 +13,16 @@ from evergraft.folders import write_atomically
 def check_destination(path: Path | None, option: str, holds_results: bool = False) -> None:
     """Find out before anything is measured whether the result can be written.
 
+    Args:
+        holds_results: whether `path` is a file of results, or a folder for them; otherwise it is a file to be made.
+
     Raises:
-        EvergraftError: the folder of `path` does not exist, or `path` should hold results and holds something else.
+        EvergraftError: the folder of `path` does not exist, or `path` is not what it should be.
     """
     if path is not None and not path.parent.is_dir():
         raise EvergraftError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+    if path is not None and path.is_dir() and not holds_results:
+        raise EvergraftError(f"{option} {path} is a folder; name the file to write")
     if path is not None and path.is_file() and holds_results:
         read(path)
 

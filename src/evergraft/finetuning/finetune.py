@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from evergraft.callback import TopologyCallback
 from evergraft.errors import EvergraftError
 from evergraft.finetuning.model import classifier
-from evergraft.finetuning.tables import Examples, load_task
+from evergraft.finetuning.tables import SUFFIXES, Examples, examples_identity, load_task
 from evergraft.finetuning.tasks import Task, measure
 from evergraft.folders import atomic_folder
 from evergraft.pretraining.budget import Budget
@@ -105,6 +105,7 @@ def finetune(
         result = {
             "run": str(run_folder),
             "task": task.name,
+            "data_identity": examples_identity(train, dev),
             "output": str(output),
             "metrics": history[-1]["metrics"],
             "history": history,
@@ -141,7 +142,8 @@ def _check(epochs: int, learning_rate: float, batch_size: int, seed: int, update
 
 def _name(task: Task, dense: bool, updates: int, seed: int) -> str:
     how = ["dense"] * dense + [f"updates{updates}"] * bool(updates)
-    return "-".join([task.name.partition(".")[0], *how, f"s{seed}"])
+    table = next((task.name.removesuffix(suffix) for suffix in SUFFIXES if task.name.endswith(suffix)), task.name)
+    return "-".join([table, *how, f"s{seed}"])
 
 
 def _encode(tokenizer: Any, examples: Examples, length: int) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +67,11 @@ def load_task(name: str, data: Path | None = None, validation: Path | None = Non
     return task, _examples(task, source, kept), _examples(task, source, held_out)
 
 
+def examples_identity(*parts: Examples) -> str:
+    """A hash to know the examples of a fine-tuning by."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
 def _find(data: Path, name: str, part: str) -> Path:
     for folder in (data, data / name):
         for suffix in SUFFIXES:
@@ -83,6 +90,8 @@ def _read(path: Path, header: Sequence[str] | None = None) -> tuple[Path, list[R
         cells = line.split("\t")
         if columns is None:
             columns = cells
+            if twice := [name for name in columns if columns.count(name) > 1]:
+                raise EvergraftError(f"{path} has two columns {twice[0]!r}; keep one of them")
             continue
         if len(cells) != len(columns):
             raise EvergraftError(
@@ -105,7 +114,9 @@ def _own_task(path: Path, rows: Sequence[Row]) -> Task:
             f"sentence1, sentence2 and label; got {', '.join(columns)}"
         )
     first, second = ("sentence1", "sentence2") if pair else ("sentence", None)
-    found = sorted({row["label"] for row in rows})
+    found = sorted({row["label"].strip() for row in rows})
+    if "" in found:
+        raise EvergraftError(f"{path}: an example has no label; give it one, or remove its line")
     if _are_scores(found):
         return Task(path.name, first, second, "label", None, ("pearson", "spearman"))
     if len(found) < 2:
@@ -138,7 +149,7 @@ def _examples(task: Task, path: Path, rows: Sequence[Row]) -> Examples:
         raise EvergraftError(
             f"{path} has no column {missing[0]!r}; {task.name} expects {', '.join(map(repr, columns))}"
         )
-    labels = [_label(task, path, row[task.label]) for row in rows]
+    labels = [_label(task, path, row[task.label].strip()) for row in rows]
     second = [row[task.second] for row in rows] if task.second else None
     return Examples([row[task.first] for row in rows], second, labels)
 

@@ -61,7 +61,7 @@ class Recipe(BaseModel):
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
     vocabulary_size: int = Field(
-        8192, ge=128, le=LARGEST_VOCABULARY, description="word pieces to learn when no tokenizer is given"
+        8192, ge=1, le=LARGEST_VOCABULARY, description="word pieces to learn when no tokenizer is given"
     )
     sequence_length: int = Field(128, ge=8, le=65536, description="tokens an input has")
 
@@ -144,6 +144,16 @@ class Recipe(BaseModel):
             return max(1, round(self.tokens / (self.batch_size * self.sequence_length)))
         return self.steps
 
+    @property
+    def effective(self) -> Recipe:
+        """The same run, with the fields that it does not go by at their defaults: a dense model has no blocks and no
+        updates, a static one prunes nothing.
+        """
+        idle = [] if self.updates_or_default else ["prune_ratio", "prune_decay", "prune_by"]
+        idle += ["block", "group_lasso"] if self.density == 1 else []
+        defaults = {name: Recipe.model_fields[name].default for name in idle}
+        return self.model_copy(update=defaults | {"updates": self.updates_or_default})
+
     def to_yaml(self) -> str:
         """All fields, defaults too."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -190,10 +200,10 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
         kind: what the file is, for the sentences: `recipe` or `study`.
 
     Raises:
-        EvergraftError: a file that is missing, not YAML, or holds no fields.
+        EvergraftError: a file that is missing, not YAML, names a field twice, or holds no fields.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise EvergraftError(f"{kind} {path} does not exist; expected a YAML file of {kind} fields") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -201,6 +211,17 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise EvergraftError(f"{kind} {path} must hold `field: value` lines; got {type(fields).__name__}")
     return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that is named twice, of which the last would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"{name} stands twice in one place; keep one of them")
+        return super().construct_mapping(node, deep)
 
 
 def _sentence(error: ValidationError, path: Path | None, overrides: dict[str, Any]) -> str:

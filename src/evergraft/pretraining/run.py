@@ -13,6 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
@@ -21,11 +30,36 @@ from evergraft.pretraining.checkpoint import PREFIX, checkpoints, verify_checkpo
 from evergraft.pretraining.recipe import Recipe, load_recipe
 
 RECIPE, ENVIRONMENT, RESULT, MODEL = "recipe.yaml", "environment.json", "result.json", "model"
-RESULT_KEYS = {  # without which a result is torn
-    *("steps", "tokens", "seconds", "flops_total", "bytes", "bytes_dense", "density", "explored", "removed_new_ratio"),
-    *("validation_mlm_loss", "validation_nsp_loss"),
-}
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "safetensors")
+
+
+class Sizes(BaseModel):
+    """Bytes of the encoder's linear layers in training."""
+
+    model_config = ConfigDict(strict=True)
+
+    weights: NonNegativeInt
+    gradients: NonNegativeInt
+    optimizer: NonNegativeInt
+    indices: NonNegativeInt
+
+
+class Figures(BaseModel):
+    """What a result must hold; without it, it is torn."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    steps: PositiveInt
+    tokens: PositiveInt
+    seconds: NonNegativeFloat
+    flops_total: PositiveFloat
+    bytes: Sizes
+    bytes_dense: Sizes
+    density: PositiveFloat
+    explored: NonNegativeFloat | None
+    removed_new_ratio: NonNegativeFloat | None
+    validation_mlm_loss: PositiveFloat
+    validation_nsp_loss: NonNegativeFloat
 
 
 class Run:
@@ -116,7 +150,7 @@ class Run:
             EvergraftError: it is torn.
         """
         path = self.folder / RESULT
-        return read_object(path, RESULT_KEYS, self._write_again) if path.exists() else None
+        return read_result(path, self._write_again) if path.exists() else None
 
     @property
     def _write_again(self) -> str:
@@ -127,6 +161,22 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result: the last thing a run does."""
         write_atomically(self.folder / RESULT, json.dumps(result, indent=1))
+
+
+def read_result(path: Path, advice: str) -> dict[str, Any]:
+    """What a result.json holds.
+
+    Raises:
+        EvergraftError: it is torn, or a figure of `Figures` is not what it can be; the sentence ends with the advice.
+    """
+    result = read_object(path, set(Figures.model_fields), advice)
+    try:
+        Figures.model_validate(result)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise EvergraftError(f"{path} is torn: {name}: {first['msg']}; got {first['input']!r}; {advice}") from None
+    return result
 
 
 def find_resumable(path: Path) -> tuple[Run, Path | None]:

@@ -41,26 +41,34 @@ def loss_curves(collection: Collection) -> go.Figure:
     styles = _line_styles(collection.configurations)
     lines_by_trace = [_mean_lines(one) for one in collection.configurations]
     for one, lines in zip(collection.configurations, lines_by_trace, strict=True):
-        axes = {name: [line[name] for line in lines] for name in ("step", "flops", "seconds")}
         figure.add_trace(
             go.Scatter(
-                x=axes["step"],
+                x=[line["step"] for line in lines],
                 y=[line["mlm_loss"] for line in lines],
-                customdata=list(zip(axes["flops"], axes["seconds"], strict=True)),
                 name=one.label,
                 legendgroup=one.family,
                 line=styles[one.label],
-                hovertemplate=f"<b>{one.label}</b><br>step %{{x:,}}: %{{y:.4f}} nats<extra></extra>",
+                hovertemplate=_hover(one, "step %{x:,}"),
             )
         )
-    titles = {"step": "steps", "flops": "FLOPs of the encoder", "seconds": "seconds of training"}
+    axes = {
+        "step": ("steps", "step %{x:,}"),
+        "flops": ("FLOPs of the encoder", "%{x:.4~s} FLOPs"),
+        "seconds": ("seconds of training", "%{x:,.1f} s"),
+    }
     buttons = [
         {
             "label": title.split()[0],
             "method": "update",
-            "args": [{"x": [[line[name] for line in lines] for lines in lines_by_trace]}, {"xaxis.title.text": title}],
+            "args": [
+                {
+                    "x": [[line[name] for line in lines] for lines in lines_by_trace],
+                    "hovertemplate": [_hover(one, place) for one in collection.configurations],
+                },
+                {"xaxis.title.text": title},
+            ],
         }
-        for name, title in titles.items()
+        for name, (title, place) in axes.items()
     ]
     menu = {"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.12, "xanchor": "left"}
     figure.update_layout(updatemenus=[menu | {"pad": {"t": 0}, "bgcolor": "#ffffff", "bordercolor": GRID}])
@@ -68,7 +76,8 @@ def loss_curves(collection: Collection) -> go.Figure:
 
 
 def loss_against(collection: Collection, cost: str) -> go.Figure:
-    """Validation loss against a cost, both logarithmic, with every family's Pareto front.
+    """Validation loss against a cost, both logarithmic, with the Pareto front of all dense models, and of each family
+    that is not dense, for each of the conditions they were trained under: models of others are not compared.
 
     Args:
         cost: one of `COSTS`.
@@ -76,15 +85,16 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
     figure = go.Figure()
     symbols = _symbols(collection.configurations)
     families = _families(collection.configurations)
-    for family, members in families.items():
-        colour = _scale(family, list(families))[0]
-        points = [(one.estimate(cost).mean, one.loss.mean) for one in members]
-        ends = front(points)
-        name = "dense, interpolated" if family == "dense" else f"{family}, Pareto front"
-        line = {"color": colour, "width": 2, "dash": "solid" if family == "dense" else "dot"}
+    colours = {family: _scale(family, list(families))[0] for family in families}
+    for name, members in _fronted(collection.configurations).items():
+        ends = front([(one.estimate(cost).mean, one.loss.mean) for one in members])
+        line = {"color": colours[members[0].family], "width": 2, "dash": "solid" if members[0].dense else "dot"}
         figure.add_trace(
             go.Scatter(x=[p[0] for p in ends], y=[p[1] for p in ends], mode="lines", line=line, name=name, opacity=0.7)
         )
+    for family, members in families.items():
+        colour = colours[family]
+        points = [(one.estimate(cost).mean, one.loss.mean) for one in members]
         markers = _points(family, members, points, colour, [symbols[one.block] for one in members])
         names = _names(members)
         if len(list(filter(None, names))) <= LABELLED:
@@ -94,6 +104,20 @@ def loss_against(collection: Collection, cost: str) -> go.Figure:
     figure.update_xaxes(type="log", nticks=8, tickformat=".4~s")
     figure.update_yaxes(type="log", nticks=8)
     return figure
+
+
+def _fronted(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:
+    """The configurations that one front goes through, by its name."""
+    lines: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
+    for one in configurations:
+        name = "dense, interpolated" if one.dense else f"{one.family}, Pareto front"
+        lines[name, repr(one.conditions)].append(one)
+    conditions = [members[0].conditions for members in lines.values()]
+    varied = [name for name in conditions[0] if len({repr(each[name]) for each in conditions}) > 1]
+    return {
+        ", ".join([name, *(f"{fact.replace('_', ' ')} {members[0].conditions[fact]}" for fact in varied)]): members
+        for (name, _), members in lines.items()
+    }
 
 
 def ratios(collection: Collection) -> go.Figure | None:
@@ -150,13 +174,13 @@ def memory(collection: Collection) -> go.Figure:
     """Bytes of weights, gradients, moments and indices, stacked, by configuration."""
     figure = go.Figure()
     by_size = list({repr(one.records[0].result["bytes"]): one for one in collection.configurations}.values())
+    names = [_sized(one) for one in by_size]
+    names = [one.label if names.count(name) > 1 else name for one, name in zip(by_size, names, strict=True)]
     colours = {"weights": "#0f5257", "gradients": "#2dd4bf", "optimizer": "#fbbf24", "indices": "#b45309"}
     for kind, colour in colours.items():
         sizes = [one.records[0].result["bytes"][kind] / 1e6 for one in by_size]
         name = "Adam's moments" if kind == "optimizer" else kind
-        figure.add_trace(
-            go.Bar(y=[_sized(one) for one in by_size], x=sizes, name=name, orientation="h", marker={"color": colour})
-        )
+        figure.add_trace(go.Bar(y=names, x=sizes, name=name, orientation="h", marker={"color": colour}))
     _styled(figure, "MB of the encoder's linear layers", "")
     figure.update_layout(barmode="stack", height=150 + 30 * len(by_size), hovermode="y unified")
     return figure.update_yaxes(autorange="reversed")
@@ -297,21 +321,28 @@ def _symbols(configurations: Sequence[Configuration]) -> dict[str, str]:
 
 
 def _names(members: Sequence[Configuration]) -> list[str]:
-    """What is written beside a family's points; of several that would read alike, the one of the least loss has it."""
-    best = {_short(one): one for one in sorted(members, key=lambda one: one.loss.mean, reverse=True)}
-    return [name if best[name := _short(one)] is one else "" for one in members]
-
-
-def _short(one: Configuration) -> str:
-    """What is written beside a point whose colour tells the family: two spaces, model, and block."""
-    model = one.recipe.model.rpartition("/")[2]
-    return f"  {model}" if one.block == "dense" else f"  {model} {one.block}"
+    """What is written beside a family's points, whose colour tells the family: two spaces, model, and block; of several
+    that would read alike, the one of the least loss has it.
+    """
+    models = {one.recipe.model for one in members}
+    told = {model: model.rpartition("/")[2] for model in models}
+    told = told if len(set(told.values())) == len(models) else {model: model for model in models}
+    names = [f"  {told[one.recipe.model]}" + f" {one.block}" * (not one.dense) for one in members]
+    best: dict[str, Configuration] = {}
+    for one, name in zip(members, names, strict=True):
+        best[name] = min(best.get(name, one), one, key=lambda each: each.loss.mean)
+    return [name if best[name] is one else "" for one, name in zip(members, names, strict=True)]
 
 
 def _sized(one: Configuration) -> str:
     """What of a configuration decides its bytes."""
     density = "" if one.recipe.density == 1 else f" d{one.recipe.density:g}"
     return f"{one.recipe.model.rpartition('/')[2]}{density} {one.block}"
+
+
+def _hover(one: Configuration, place: str) -> str:
+    """Args: place: where on the horizontal axis, as plotly's templates write it."""
+    return f"<b>{one.label}</b><br>{place}: %{{y:.4f}} nats<extra></extra>"
 
 
 def _half(estimate: Estimate) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +91,7 @@ def load_study(path: Path) -> Study:
 
     Raises:
         EvergraftError: a file that is missing or not YAML, an unknown field, a value that no recipe may hold, zipped
-            lists of different lengths, or two runs of one name.
+            lists of different lengths, two runs of one name, or one run under two names.
     """
     fields = read_yaml(path, "study")
     try:
@@ -113,6 +113,7 @@ def load_study(path: Path) -> Study:
         raise EvergraftError(
             f"{path}: {count} runs would be called {name}; give their grids different values, or each a `{FAMILY}`"
         )
+    _check_distinct(path, runs)
     return Study(path, file.title, file.question, output, tuple(runs))
 
 
@@ -121,6 +122,18 @@ def family_of(recipe: Recipe) -> str:
     if recipe.density == 1:
         return "dense"
     return "dynamic" if recipe.updates_or_default else "static"
+
+
+def _check_distinct(path: Path, runs: Sequence[PlannedRun]) -> None:
+    """Check that no run is another one but for fields that neither goes by."""
+    found: dict[tuple[str, str], PlannedRun] = {}
+    for run in runs:
+        other = found.setdefault((run.family, run.recipe.effective.to_yaml()), run)
+        if other is not run:
+            raise EvergraftError(
+                f"{path}: {other.name} and {run.name} would be one run twice (a dense model has no blocks and no "
+                "updates, a static one prunes nothing); give it a grid of its own"
+            )
 
 
 def _base(path: Path, base: Fields | str) -> Fields:
@@ -143,6 +156,10 @@ def _points(path: Path, entry: Fields) -> Iterator[Fields]:
         got = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise EvergraftError(f"{path}: lists under `{ZIP}` must be equally long; {got}")
     crossed = {name: _listed(values) for name, values in entry.items() if name not in (FAMILY, ZIP)}
+    if both := crossed.keys() & zipped.keys():
+        raise EvergraftError(f"{path}: {min(both)} stands in a grid and under its `{ZIP}`; keep one of them")
+    if not isinstance(entry.get(FAMILY, ""), str):
+        raise EvergraftError(f"{path}: `{FAMILY}` must be one name; got {entry[FAMILY]!r}; give each a grid of its own")
     if "seed" in (crossed | zipped):
         raise EvergraftError(f"{path}: a grid names a seed; list seeds under `seeds`")
     together = [dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)] or [{}]
@@ -157,7 +174,7 @@ def _listed(values: Any) -> list[Any]:
 
 def _planned(path: Path, seed: int, base: Fields, entry: Fields, point: Fields, output: Path) -> PlannedRun:
     recipe = recipe_from({**with_fields(base, point), "seed": seed}, path)
-    family = str(entry.get(FAMILY) or family_of(recipe))
+    family = entry.get(FAMILY) or family_of(recipe)
     name = _name(family, recipe, [field for field, value in point.items() if value is not None])
     return PlannedRun(name, family, recipe, output / name)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergraft.study.results import CONDITIONS, Configuration, distinctions
+from evergraft.study.results import CONDITIONS, Configuration, best_of, distinctions
 from evergraft.study.statistics import Estimate, paired_difference
 
 
@@ -93,7 +93,7 @@ class ComparedRow:
     Attributes:
         setting: the row's facts.
         published: the paper's loss.
-        configuration: ours; of several that have its facts, the one of the least loss.
+        configuration: ours; of several that have its facts, the best (`best_of`).
         chosen: what tells that one from the others, such as `updates 80`; empty where there was one alone.
         difference: ours minus ours of the row before, paired by seed; None for the first row, or without a shared seed.
     """
@@ -147,12 +147,12 @@ def comparisons(configurations: Sequence[Configuration]) -> list[Comparison]:
 
 def facts(configuration: Configuration) -> dict[str, Any]:
     """What tables go by: the fields of its recipe, its conditions, its block as text, its family."""
-    values = configuration.recipe.model_dump(mode="json") | configuration.conditions
-    return values | {"model": configuration.model, "block": configuration.block, "family": configuration.family}
+    values = configuration.recipe.effective.model_dump(mode="json") | configuration.conditions
+    return values | {"block": configuration.block, "family": configuration.family, "config": configuration.size[1]}
 
 
 GROUPED_BY = (
-    "family", "model", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso",
+    "family", "model", "config", "density", "block", "updates", "prune_ratio", "prune_by", "prune_decay", "group_lasso",
     "warmup", "weight_decay", "max_gradient_norm",
     "corpus", "steps", *CONDITIONS,
 )  # fmt: skip
@@ -182,7 +182,8 @@ def _rows(table: PublishedTable, members: Mapping[tuple[Any, ...], Sequence[Conf
     rows: list[ComparedRow] = []
     for setting in ordered:
         chosen = distinctions([one.recipe for one in members[setting]])
-        ours, told = min(zip(members[setting], chosen, strict=True), key=lambda pair: pair[0].loss.mean)
+        ours = best_of(members[setting])
+        told = chosen[members[setting].index(ours)]
         before = rows[-1].configuration if rows else None
         difference = paired_difference(before.losses, ours.losses) if before else None
         rows.append(ComparedRow(setting, table.rows[setting], ours, told, difference))

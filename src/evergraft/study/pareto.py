@@ -118,7 +118,7 @@ def _family(sparse: Configuration, dense: Sequence[Configuration]) -> list[Confi
         return -len(shared), mean(shared)
 
     alike = [one for one in dense if one.conditions == sparse.conditions and seeds & one.losses.keys()]
-    best = {member.recipe.model: member for member in sorted(alike, key=rank, reverse=True)}
+    best = {member.size: member for member in sorted(alike, key=rank, reverse=True)}
     family = list(best.values())
     return family if seeds.intersection(*(member.losses for member in family)) else []
 

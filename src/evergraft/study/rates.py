@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from evergraft.family import learning_rate_factor
-from evergraft.study.results import Configuration, setting
+from evergraft.study.results import Configuration, best_of
 from evergraft.study.statistics import Estimate, log_t_interval
 
 
@@ -29,8 +29,8 @@ class Sweep:
 
     @cached_property
     def best(self) -> Configuration:
-        """The configuration whose loss is the lowest in the mean over seeds."""
-        return min(self.by_rate, key=lambda one: one.loss.mean)
+        """The configuration whose loss is the lowest in the mean over seeds, of those with the most of them."""
+        return best_of(self.by_rate)
 
     @property
     def at_edge(self) -> bool:
@@ -74,9 +74,9 @@ class Sweep:
 
 def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
     """Whatever was trained at three rates or more, and differs in nothing else."""
-    groups: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Configuration]] = defaultdict(list)
     for one in configurations:
-        groups[one.family, setting(one.recipe, learning_rate=None)].append(one)
+        groups[one.family, *one.setting(learning_rate=None)].append(one)
     swept = [tuple(sorted(members, key=_rate)) for members in groups.values() if len(members) > 2]
     dense = [Sweep(members) for members in reversed(swept) if members[0].dense]
     return [Sweep(one, next((its for its in dense if its.best.trained_like(one[0])), None)) for one in swept]

@@ -132,8 +132,9 @@ def _sections(collection: Collection) -> list[Section]:
             "pareto",
             "Loss against cost",
             "Every point is the mean of a configuration over its seeds; both axes are logarithmic; lines join each "
-            "family's Pareto front. Sparse points below the dense line win at equal cost; the distance to it along the "
-            "cost axis is the ratio at equal loss.",
+            "family's Pareto front, under each of the conditions it was trained in. Sparse points below the dense line "
+            "of their own conditions win at equal cost; the distance to it along the cost axis is, for one seed, the "
+            "ratio at equal loss.",
             charts(
                 *(partial(figures.loss_against, collection, cost) for cost in COSTS),
                 lambda: figures.ratios(collection),
@@ -217,8 +218,7 @@ def _commands(collection: Collection) -> list[str]:
 
 
 def _command(record: RunRecord) -> str:
-    _, *arguments = record.environment["command"]
-    return shlex.join(["evergraft", *arguments])
+    return shlex.join(["evergraft", *record.environment["command"][1:]])
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,11 +18,12 @@ from evergraft.pretraining.recipe import Recipe
 from evergraft.pretraining.run import ENVIRONMENT, Run
 from evergraft.study.grid import family_of, load_study
 from evergraft.study.statistics import Estimate, t_interval
-from evergraft.study.status import LOSS, METRICS_FILE, run_status
+from evergraft.study.status import LOSS, METRICS_FILE, check_unchanged, run_status
 
 TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
 OTHERS = tuple(name for name in Recipe.model_fields if name not in ("model", "density", "block", "seed"))
 CONDITIONS = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
+IDENTITIES = ("corpus_identity", "model_identity")  # of an environment: hashes of what a run read from elsewhere
 ENVIRONMENT_KEYS = {"command", "platform", "python", "processor", "cpu_capability", "threads", "gpu", "versions"}
 
 
@@ -36,6 +37,7 @@ class Score(NamedTuple):
     epochs: int
     batch_size: int
     learning_rate: float
+    data_identity: str = ""  # of results before it was recorded
 
     @property
     def of_dense(self) -> Score:
@@ -43,7 +45,7 @@ class Score(NamedTuple):
         return self._replace(densified=False, updates=0, learning_rate=0.0)
 
 
-SETTINGS = tuple(name for name in Score._fields if name != "metric")  # of a fine-tuning, in its result
+SETTINGS = tuple(name for name in Score._fields if name not in ("metric", "data_identity"))  # each result has them
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,21 @@ class RunRecord:
     result: dict[str, Any]
     environment: dict[str, Any]
 
+    def setting(self, **same: Any) -> tuple[str, ...]:
+        """Recipe, text and config.json, the recipe's seed and the fields given made the same: equal for runs that
+        differ in nothing else.
+        """
+        recipe = self.recipe.effective.model_copy(update={"seed": 0, **same}).to_yaml()
+        return (recipe, *(str(self.environment.get(name)) for name in IDENTITIES))
+
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        return list(JsonLines(self.folder / METRICS_FILE))
+        """The lines of metrics.jsonl.
+
+        Raises:
+            EvergraftError: a line lacks what it should hold.
+        """
+        return _lines(self.folder / METRICS_FILE, {"flops", "seconds", "mlm_loss"}, "seconds")
 
     @cached_property
     def figures(self) -> dict[str, Any]:
@@ -78,14 +91,19 @@ class RunRecord:
         hold no pause, and no other job that the machine had for a while. The bytes are the sum of the result's.
         """
         marks = [(line["step"], line["seconds"]) for line in self.metrics if "seconds" in line]
-        paces = [(later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairwise(marks)]
+        windows = [(later[0] - earlier[0], later[1] - earlier[1]) for earlier, later in pairwise(marks)]
+        paces = [seconds / steps for steps, seconds in windows if steps > 0]
         steady = median(paces) * self.result["steps"] if paces else self.result["seconds"]
         return self.result | {"steady_seconds": steady, "bytes_total": sum(self.result["bytes"].values())}
 
     @cached_property
     def topology(self) -> list[dict[str, Any]]:
-        """The lines of topology.jsonl; none for a run that never updated."""
-        return list(JsonLines(self.folder / TOPOLOGY_FILE))
+        """The lines of topology.jsonl; none for a run that never updated.
+
+        Raises:
+            EvergraftError: a line lacks what it should hold.
+        """
+        return _lines(self.folder / TOPOLOGY_FILE, {"layer", "explored", "removed_new_ratio"}, "step")
 
     @cached_property
     def finetuned(self) -> list[dict[str, Any]]:
@@ -103,7 +121,7 @@ class RunRecord:
         """What its fine-tunings came to; an empty list for a metric that was undefined in all of them."""
         scores: dict[Score, list[float]] = defaultdict(list)
         for result in self.finetuned:
-            settings = {name: result[name] for name in SETTINGS}
+            settings = {name: result[name] for name in SETTINGS} | {"data_identity": result.get("data_identity", "")}
             for metric, value in result["metrics"].items():
                 scores[Score(metric=metric, **settings)] += [] if value is None else [value]
         return scores
@@ -153,9 +171,18 @@ class Configuration:
         steps = self.recipe.total_steps
         return {"corpus": text, "steps": steps, **{name: getattr(self.recipe, name) for name in CONDITIONS}}
 
+    @property
+    def size(self) -> tuple[str, str | None]:
+        """Equal for models of one size: the name, and the hash of a config.json."""
+        return self.recipe.model, self.records[0].environment.get("model_identity")
+
     def trained_like(self, other: Configuration) -> bool:
         """Whether both are models of one size, trained under the same conditions."""
-        return self.recipe.model == other.recipe.model and self.conditions == other.conditions
+        return self.size == other.size and self.conditions == other.conditions
+
+    def setting(self, **same: Any) -> tuple[str, ...]:
+        """Its runs' (`RunRecord.setting`)."""
+        return self.records[0].setting(**same)
 
     def by_seed(self, key: str | Callable[[RunRecord], float]) -> dict[int, float]:
         """One figure of each seed: a key of `RunRecord.figures`, or a function of the record."""
@@ -175,6 +202,11 @@ class Configuration:
     def losses(self) -> dict[int, float]:
         """The same of each seed."""
         return self.by_seed(LOSS)
+
+
+def best_of(configurations: Sequence[Configuration]) -> Configuration:
+    """Of those with the most seeds the one with the lowest loss in the mean: a lucky seed is not the best of three."""
+    return min(configurations, key=lambda one: (-len(one.losses), one.loss.mean))
 
 
 @dataclass(frozen=True)
@@ -240,6 +272,7 @@ def read_run(folder: Path, name: str | None = None, family: str | None = None) -
 
 def _study_collection(path: Path) -> Collection:
     study = load_study(path)
+    check_unchanged(study)
     statuses = [run_status(run) for run in study.runs]
     records = [
         read_run(status.run.folder, status.run.name, status.run.family)
@@ -267,15 +300,20 @@ def _runs_collection(folders: Sequence[Path]) -> Collection:
     return Collection(title, "", _configurations(records))
 
 
-def setting(recipe: Recipe, **same: Any) -> str:
-    """A recipe as text, its seed and the fields given made the same: equal for those that differ in nothing else."""
-    return recipe.model_copy(update={"seed": 0, **same}).to_yaml()
+def _lines(path: Path, keys: Set[str], where: str) -> list[dict[str, Any]]:
+    """The entries of a log, each of which holds these keys if it holds the one named by `where`."""
+    entries = list(JsonLines(path))
+    for number, entry in enumerate(entries, 1):
+        if where in entry and not entry.keys() >= keys:
+            lacking = ", ".join(sorted(keys - entry.keys()))
+            raise EvergraftError(f"{path} is torn: line {number} lacks {lacking}; remove that line")
+    return entries
 
 
 def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
-    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[record.family, setting(record.recipe)].append(record)
+        groups[record.family, *record.setting()].append(record)
     grouped = [tuple(sorted(group, key=lambda record: record.recipe.seed)) for group in groups.values()]
     for one, other in (pair for group in grouped for pair in pairwise(group)):
         if one.recipe.seed == other.recipe.seed:
@@ -288,7 +326,7 @@ def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:
     """For each record its family, model, density and block as far as records differ in them, then whatever else it
-    takes to tell it from those that these leave alike.
+    takes to tell it from those that these leave alike: other fields, other text, another config.json of that name.
     """
     labels = [record.family for record in records]
     for fields in (("model",), ("density", "block"), OTHERS):
@@ -296,15 +334,28 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
         for index, label in enumerate(labels):
             alike[label if fields is OTHERS else ""].append(index)
         for group in alike.values():
-            words = distinctions([records[index].recipe for index in group], fields)
+            members = [records[index] for index in group]
+            words = [[told] for told in distinctions([one.recipe for one in members], fields)]
+            if fields is OTHERS:
+                words = [[*told, _hashes(one, members)] for told, one in zip(words, members, strict=True)]
             for index, told in zip(group, words, strict=True):
-                labels[index] = f"{labels[index]} {told}".rstrip()
+                labels[index] = " ".join(filter(None, [labels[index], *told]))
     return labels
+
+
+def _hashes(record: RunRecord, others: Sequence[RunRecord]) -> str:
+    """`corpus 1a2b3c4d`, where others were trained on other text, or by another config.json of the same path."""
+    found = {name: {str(one.environment.get(name)) for one in others} for name in IDENTITIES}
+    return " ".join(
+        f"{name.removesuffix('_identity')} {str(record.environment.get(name))[:8]}"
+        for name, values in found.items()
+        if len(values) > 1
+    )
 
 
 def distinctions(recipes: Sequence[Recipe], fields: Sequence[str] = OTHERS) -> list[str]:
     """What tells each recipe from the others, of these fields: `updates 80`; empty where nothing does."""
-    dumps = [recipe.model_dump(mode="json") for recipe in recipes]
+    dumps = [recipe.effective.model_dump(mode="json") for recipe in recipes]
     varied = [name for name in fields if len({repr(dump[name]) for dump in dumps}) > 1]
     models = {recipe.model for recipe in recipes}
     short = len({Path(model).stem for model in models}) == len(models)
@@ -313,7 +364,7 @@ def distinctions(recipes: Sequence[Recipe], fields: Sequence[str] = OTHERS) -> l
 
 def _named_value(name: str, recipe: Recipe, short: bool) -> str:
     """Args: short: whether a model's file name, without its folder and ending, tells it from the others."""
-    value = recipe.model_dump(mode="json")[name]
+    value = recipe.effective.model_dump(mode="json")[name]
     if recipe.density == 1 and name in ("density", "block"):
         return ""
     match name:

@@ -19,10 +19,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evergraft.errors import EvergraftError
 from evergraft.folders import write_atomically
-from evergraft.pretraining.recipe import load_recipe
 from evergraft.pretraining.run import ENVIRONMENT, RECIPE, Run
 from evergraft.study.grid import PlannedRun, Study
-from evergraft.study.status import RunStatus, duration, run_status, seconds_left, study_status
+from evergraft.study.status import (
+    RunStatus,
+    check_run_unchanged,
+    check_unchanged,
+    duration,
+    run_status,
+    seconds_left,
+    study_status,
+)
 
 POLL = 0.5  # seconds between looks at the processes
 
@@ -56,8 +63,7 @@ def run_study(study: Study, jobs: int = 1) -> list[RunStatus]:
         EvergraftError: a run's folder was begun with another recipe than the study asks for; nothing is started then.
         StudyInterrupted: a signal stopped it.
     """
-    for run in study.runs:
-        _check_unchanged(study, run)
+    check_unchanged(study)
     study.output.mkdir(parents=True, exist_ok=True)
     waiting = [status.run for status in study_status(study) if status.state != "finished"]
     return _Runner(study, waiting, jobs).run()
@@ -162,6 +168,7 @@ class _Runner:
                 except BlockingIOError:
                     log.close()
                     continue
+                check_run_unchanged(self.study, run)  # another study may have begun it, since we looked
                 self.waiting.remove(run)
                 if run_status(run).state == "finished":  # by another process, since we looked
                     log.close()
@@ -245,24 +252,6 @@ def _facts(statuses: Sequence[RunStatus], jobs: int) -> str:
     if left:
         facts.append(f"{duration(left)} left")
     return ", ".join(facts)
-
-
-def _check_unchanged(study: Study, run: PlannedRun) -> None:
-    """Check that a run that was begun was begun with the recipe that is asked for now."""
-    if not (run.folder / RECIPE).exists():
-        return
-    if not run.recipe_file.is_file():
-        raise EvergraftError(
-            f"{run.folder} holds a run that this study did not begin; move it away, or give {study.path} another output"
-        )
-    begun = load_recipe(run.recipe_file, {}).model_dump(mode="json")
-    asked = run.recipe.model_dump(mode="json")
-    changed = [f"{name} is {asked[name]}, was {begun[name]}" for name in asked if asked[name] != begun[name]]
-    if changed:
-        raise EvergraftError(
-            f"{study.path} has changed since {run.folder} began: {'; '.join(changed)}; restore it, give the grid "
-            "another `family` or the study another `output`, or delete that run"
-        )
 
 
 def _clear_unbegun(folder: Path) -> None:

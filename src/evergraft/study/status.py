@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from evergraft.errors import EvergraftError
-from evergraft.folders import read_object
-from evergraft.pretraining.recipe import Recipe
+from evergraft.pretraining.recipe import Recipe, load_recipe
+from evergraft.pretraining.run import RECIPE, read_result
 from evergraft.study.grid import PlannedRun, Study
 
 State = Literal["finished", "running", "failed", "stopped", "waiting"]
@@ -48,6 +48,34 @@ class RunStatus:
     reason: str | None
 
 
+def check_unchanged(study: Study) -> None:
+    """Check that every run that was begun was begun with the recipe that the study asks for now.
+
+    Raises:
+        EvergraftError: one was not, or the study did not begin it.
+    """
+    for run in study.runs:
+        check_run_unchanged(study, run)
+
+
+def check_run_unchanged(study: Study, run: PlannedRun) -> None:
+    """The same for one run."""
+    if not (run.folder / RECIPE).exists():
+        return
+    if not run.recipe_file.is_file():
+        raise EvergraftError(
+            f"{run.folder} holds a run that this study did not begin; move it away, or give {study.path} another output"
+        )
+    begun = load_recipe(run.recipe_file, {}).model_dump(mode="json")
+    asked = run.recipe.model_dump(mode="json")
+    changed = [f"{name} is {asked[name]}, was {begun[name]}" for name in asked if asked[name] != begun[name]]
+    if changed:
+        raise EvergraftError(
+            f"{study.path} has changed since {run.folder} began: {'; '.join(changed)}; restore it, give the grid "
+            "another `family` or the study another `output`, or delete that run"
+        )
+
+
 def study_status(study: Study) -> list[RunStatus]:
     """The status of every run of a study, in the study's order."""
     return [run_status(run) for run in study.runs]
@@ -58,7 +86,7 @@ def run_status(run: PlannedRun) -> RunStatus:
     result = run.folder / RESULT_FILE
     if result.exists():
         try:
-            figures = read_object(result, {"seconds", LOSS}, "remove it and run the study again")
+            figures = read_result(result, "remove it and run the study again")
             return RunStatus(run, "finished", 1.0, figures["seconds"], figures[LOSS], None)
         except EvergraftError as torn:
             return RunStatus(run, "failed", 0.0, 0.0, None, str(torn))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
@@ -14,7 +14,7 @@ from typing import Any
 from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons
 from evergraft.study.pareto import equal_loss
 from evergraft.study.rates import sweeps
-from evergraft.study.results import Collection, Configuration, RunRecord, Score, setting
+from evergraft.study.results import Collection, Configuration, RunRecord, Score
 from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval
 
 Cell = str
@@ -110,18 +110,21 @@ def equal_loss_table(collection: Collection) -> Table:
             "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
             _ratio(one.ratios["steady_seconds"]),
             _ratio(one.ratios["bytes_total"]),
+            _seeds(*one.ratios.values()),
         )
         for one in equal_loss(collection.configurations)
     )
     note = (
         "Cost of a sparse configuration over that of the dense family at the same validation MLM loss, by log-log "
         "interpolation between the dense models of the same seed; below 1 is a win. Geometric means with 95 % "
-        "intervals, Student's t of the logarithms over seeds. Nothing is extrapolated. The critical cost is how many "
-        "times slower a sparse FLOP may run than a dense one before the win is lost. Memory is that of the encoder's "
-        "linear layers in training (weights, gradients, Adam's moments, indices), by the ledger; activations, which "
-        f"grow with a model's width, are not in it. The paper's FLOP ratios: {PUBLISHED_FLOP_RATIOS}."
+        "intervals, Student's t of the logarithms over the seeds that all of them share. Nothing is extrapolated: "
+        "where the loss of a seed is not between dense models there is no ratio; those that another one beats in both "
+        "cost and loss are passed over. The critical cost is how many times slower a sparse FLOP may run than a dense "
+        "one before the win is lost. Memory is that of the encoder's linear layers in training (weights, gradients, "
+        "Adam's moments, indices), by the ledger; activations, which grow with a model's width, are not in it. The "
+        f"paper's FLOP ratios: {PUBLISHED_FLOP_RATIOS}."
     )
-    header = ("configuration", "FLOP ratio", "critical cost", "wall-clock ratio", "memory ratio")
+    header = ("configuration", "FLOP ratio", "critical cost", "wall-clock ratio", "memory ratio", "shared seeds")
     return Table("equal-loss", "Cost at equal loss", note, header, rows)
 
 
@@ -134,11 +137,16 @@ def dynamic_against_static(collection: Collection) -> Table | None:
         if other is None:
             continue
         difference = paired_difference(other.losses, one.losses)
-        rows.append((one.label, other.loss.text(4), one.loss.text(4), *_verdict(difference)))
-    header = ("configuration", "static", "dynamic", "dynamic - static", "dynamic better?")
+        rows.append(
+            (
+                one.label, other.loss.text(4), one.loss.text(4),
+                _nats(difference), _seeds(difference), _verdict(difference),
+            )
+        )  # fmt: skip
+    header = ("configuration", "static", "dynamic", "dynamic - static", "shared seeds", "dynamic better?")
     note = (
         "Validation MLM loss, nats. The paper finds dynamic below static at every sparsity. Differences are paired by "
-        f"seed; {INTERVAL}; within noise: the interval holds zero."
+        f"seed, over those that both have; {INTERVAL}; within noise: the interval holds zero."
     )
     return Table("dynamic-static", "Dynamic against static", note, header, tuple(rows))
 
@@ -150,7 +158,8 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
             ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in row.setting),
             f"{row.published:.3f}",
             row.configuration.loss.text(4) + f" ({row.chosen})" * bool(row.chosen),
-            "-" if row.difference is None else row.difference.text(4),
+            _nats(row.difference),
+            _seeds(row.difference),
             row.same_order,
         )
         for row in comparison.rows
@@ -158,7 +167,7 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
     shared = f" (ours: {comparison.shared})" if comparison.shared else ""
     header = (
         ", ".join(name.replace("_", " ") for name in comparison.table.by),
-        "paper", "ours", "ours - row above", "same ordering? within noise?",
+        "paper", "ours", "ours - row above", "shared seeds", "same ordering? within noise?",
     )  # fmt: skip
     note = (
         "Validation MLM loss, nats, from the paper's best to its worst. Ours are other models, text and lengths of "
@@ -200,15 +209,16 @@ def transfer(collection: Collection) -> Table:
     """What fine-tuned models come to, by task, beside the dense model that was pre-trained alike."""
     rows = []
     scored = [(one, _scores(one)) for one in collection.configurations]
+    every = [score for _, scores in scored for score in scores]
     for one, scores in scored:
         dense = [theirs for other, theirs in scored if other.dense and one.trained_like(other)]
         for score, by_seed in sorted(scores.items()):
-            beside = {} if one.dense else _best_dense(dense, score)
+            beside = {} if one.dense else _best_dense(dense, score, by_seed)
             over = paired_difference(beside, by_seed)
             times = sum(len(record.scores.get(score, [])) for record in one.records)
             rows.append(
                 (
-                    f"{score.task}, {METRIC_NAMES.get(score.metric, score.metric)}",
+                    f"{_task(score, every)}, {METRIC_NAMES.get(score.metric, score.metric)}",
                     one.label,
                     "densified" if score.densified else f"{score.updates} updates" if score.updates else "as it was",
                     _how(score),
@@ -220,7 +230,8 @@ def transfer(collection: Collection) -> Table:
     note = (
         "Validation metrics of `evergraft finetune`. Several fine-tunings of one model (all of them in brackets) count "
         f"as their mean; {INTERVAL}, the difference from the dense model is paired by them. That is "
-        "the one pre-trained alike, fine-tuned as long on as large batches, at the best of its own rates."
+        "the one pre-trained alike, fine-tuned as long on as large batches of the same data, at the best of its own "
+        "rates."
     )
     header = ("task", "configuration", "encoder", "fine-tuned", "models", "metric", "over dense")
     return Table("transfer", "Fine-tuning", note, header, tuple(sorted(rows, key=lambda row: row[0])))
@@ -262,27 +273,40 @@ def _flat(record: RunRecord) -> dict[str, Any]:
     return flat
 
 
-def _but_for_updates(one: Configuration) -> str:
-    return setting(one.recipe, updates=0, prune_ratio=0.5, prune_by="l1", prune_decay="cosine")
+def _but_for_updates(one: Configuration) -> tuple[str, ...]:
+    return one.setting(updates=0, prune_ratio=0.5, prune_by="l1", prune_decay="cosine")
 
 
-def _verdict(difference: Estimate | None) -> tuple[str, str]:
+def _nats(difference: Estimate | None) -> str:
+    return "-" if difference is None else difference.text(4)
+
+
+def _verdict(difference: Estimate | None) -> str:
     if difference is None:
-        return "-", "-"
+        return "-"
     better = "yes" if difference.mean < 0 else "no"
     if difference.low is None or difference.high is None:
-        return difference.text(4), f"{better} (one seed)"
-    noise = difference.low <= 0 <= difference.high
-    return difference.text(4), f"{better}, within noise" if noise else better
+        return f"{better} (one seed)"
+    return f"{better}, within noise" if difference.low <= 0 <= difference.high else better
+
+
+def _seeds(*estimates: Estimate | None) -> str:
+    """How many there are in estimates of the same seeds."""
+    return next((str(one.seeds) for one in estimates if one is not None), "-")
 
 
 def _above(best: Configuration, other: Configuration) -> str:
-    difference = paired_difference(best.losses, other.losses)
-    return f"{other.recipe.learning_rate:g}: {'-' if difference is None else difference.text(4)}"
+    return f"{other.recipe.learning_rate:g}: {_nats(paired_difference(best.losses, other.losses))}"
 
 
 def _ratio(ratio: Estimate | None) -> str:
-    return "outside the dense family's losses" if ratio is None else ratio.text()
+    return "not between dense models" if ratio is None else ratio.text()
+
+
+def _task(score: Score, others: Iterable[Score]) -> str:
+    """Its name, and what tells its data from other data of that name."""
+    several = len({one.data_identity for one in others if one.task == score.task}) > 1
+    return f"{score.task} ({score.data_identity[:8] or 'unknown data'})" if several else score.task
 
 
 def _how(score: Score) -> str:
@@ -290,11 +314,18 @@ def _how(score: Score) -> str:
     return f"{epochs}, batches of {score.batch_size}, rate {score.learning_rate:g}"
 
 
-def _best_dense(dense: Sequence[Scores], score: Score) -> dict[int, float]:
-    """By seed, what the dense models came to with the same fine-tuning at whichever rate was best in the mean."""
+def _best_dense(dense: Sequence[Scores], score: Score, by_seed: Mapping[int, float]) -> dict[int, float]:
+    """By seed, what the dense models came to with the same fine-tuning, at the rate that was best in the mean: over the
+    seeds that are compared, and of the rates that have the most of these.
+    """
+
+    def rank(theirs: Mapping[int, float]) -> tuple[int, float]:
+        shared = theirs.keys() & by_seed.keys()
+        return len(shared), mean(theirs[seed] for seed in shared) if shared else 0.0
+
     every = [scored for scores in dense for scored in scores.items()]
-    alike = [by_seed for its, by_seed in every if by_seed and its.of_dense == score.of_dense]
-    return max(alike, key=lambda by_seed: mean(by_seed.values()), default={})
+    alike = [theirs for its, theirs in every if its.of_dense == score.of_dense]
+    return max(alike, key=rank, default={})
 
 
 def _optional(one: Configuration, key: str) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from evergraft.conversion import random_generator
-from evergraft.pretraining.run import MODEL
+from evergraft.pretraining.run import Run
 from evergraft.study.results import RunRecord
 from evergraft.topology import BlockTopology
 
@@ -49,9 +49,12 @@ def layer_pictures(record: RunRecord, encoder_layers: int = 3) -> list[LayerPict
 
     Args:
         encoder_layers: of a deeper encoder only its first, last and middle layers are drawn, this many.
+
+    Raises:
+        EvergraftError: the run's model is not there, or torn.
     """
     explored = {line["layer"]: line["explored"] for line in record.topology}
-    last = dict(_last_topologies(record.folder / MODEL))
+    last = dict(_last_topologies(Run(record.folder, record.recipe).model_folder))
     in_order = [name for name in explored if name in last] or list(last)
     chosen = _chosen([_stack_layer(name) for name in last], encoder_layers)
     return [
