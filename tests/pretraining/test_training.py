@@ -494,6 +494,18 @@ def test_a_recipe_records_the_vocabulary_of_its_corpus(finished, corpus):
     assert Run.open(finished).recipe.vocabulary_size == corpus.vocabulary_size
 
 
+def test_a_run_on_fewer_pieces_than_are_ever_learnt_can_be_read_again(small_recipe, corpus, tmp_path):
+    """A given vocabulary may be as small as it likes: 30 pieces here."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxy"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(" ".join(pieces[5 + number :] * 4) for number in range(10)))
+    few = prepare([str(text)], tmp_path / "corpus", tokenizer=tmp_path / "vocab.txt", sequence_length=16)
+    recipe = small_recipe(sequence_length=16, steps=2, updates=1).model_copy(update={"corpus": [str(few.path)]})
+    pretrain(recipe, tmp_path / "run")
+    assert Run.open(tmp_path / "run").recipe.vocabulary_size == 30
+
+
 def test_text_that_is_left_out_is_told(small_recipe, tmp_path):
     text = "\n\n".join(document if number % 3 else document[:300] for number, document in enumerate(prose(30)))
     (tmp_path / "text.txt").write_text(text)
