@@ -15,7 +15,7 @@ import typer
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import LARGEST_VOCABULARY, Recipe, load_recipe, parse_block
+from evergraft.pretraining.recipe import Recipe, load_recipe, parse_block
 
 app = typer.Typer(
     name="evergraft",
@@ -253,7 +253,7 @@ def prepare(
         ),
     ],
     output: Annotated[Path, typer.Option(help="The corpus's folder; must not exist.")],
-    vocabulary_size: Annotated[int, typer.Option(min=1, max=LARGEST_VOCABULARY, help="Word pieces to learn.")] = 8192,
+    vocabulary_size: Annotated[int, typer.Option(min=1, help="Word pieces to learn.")] = 8192,
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer.json or vocab.txt instead.")] = None,
     sequence_length: Annotated[int, typer.Option(min=8, help="Shortest input a document must fill.")] = 128,
     validation_fraction: Annotated[float, typer.Option(help="Share of the documents to validate on.")] = 0.05,

@@ -29,7 +29,7 @@ from evergraft.folders import atomic_folder, write_manifest
 
 BATCH_CHARACTERS = 4 << 20  # tokenised at a time, on all cores
 LEAST_DOCUMENTS = 2  # of a split, so that a pair can be of two documents
-SMALLEST_VOCABULARY = 128  # word pieces that are learnt from text
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 128, 1 << 20  # word pieces that are learnt from text
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])")
 
 
@@ -58,7 +58,7 @@ def prepare(
     Args:
         sources: as for `documents`.
         output: the folder; must not exist.
-        vocabulary_size: of the WordPiece vocabulary to learn, SMALLEST_VOCABULARY or more.
+        vocabulary_size: of the WordPiece vocabulary to learn, SMALLEST_VOCABULARY to LARGEST_VOCABULARY.
         tokenizer: a tokenizer.json or vocab.txt to use instead.
         sequence_length: tokens of the shortest input a document must fill.
         validation_fraction: share of the documents in the validation split, in (0, 1]; 1 puts all text there.
@@ -72,9 +72,10 @@ def prepare(
         raise EvergraftError(f"{output} exists already; choose a new folder for the corpus, or remove that one first")
     if not 0 < validation_fraction <= 1:
         raise EvergraftError(f"--validation-fraction must lie in (0, 1]; got {validation_fraction}")
-    if tokenizer is None and vocabulary_size < SMALLEST_VOCABULARY:
+    if tokenizer is None and not SMALLEST_VOCABULARY <= vocabulary_size <= LARGEST_VOCABULARY:
         raise EvergraftError(
-            f"--vocabulary-size must be {SMALLEST_VOCABULARY} or more to learn from text; got {vocabulary_size}"
+            f"--vocabulary-size must be {SMALLEST_VOCABULARY} to {LARGEST_VOCABULARY} to learn from text; "
+            f"got {vocabulary_size}"
         )
     if sources.count(STDIN) > 1:
         raise EvergraftError("standard input can be read once; name - once among the sources")

@@ -43,7 +43,6 @@ Block = Annotated[
 ]
 Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
-LARGEST_VOCABULARY = 1 << 20  # word pieces
 MOST = 10**9  # of whatever is counted: past it something overflows
 LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
 
@@ -60,9 +59,7 @@ class Recipe(BaseModel):
         ["builtin:docstrings"], min_length=1, description="a prepared corpus, or text to prepare; may be given again"
     )
     tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
-    vocabulary_size: int = Field(
-        8192, ge=1, le=LARGEST_VOCABULARY, description="word pieces to learn when no tokenizer is given"
-    )
+    vocabulary_size: int = Field(8192, ge=1, le=MOST, description="word pieces to learn when no tokenizer is given")
     sequence_length: int = Field(128, ge=8, le=65536, description="tokens an input has")
 
     density: float = Field(0.1, gt=0, le=1, description="share of the encoder's blocks that exist; 1 is dense")
