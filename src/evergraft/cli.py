@@ -15,7 +15,7 @@ import typer
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import Recipe, load_recipe, parse_block
+from evergraft.pretraining.recipe import SEEDS, Recipe, load_recipe, parse_block
 
 app = typer.Typer(
     name="evergraft",
@@ -30,8 +30,6 @@ study_app = typer.Typer(help="Run a grid of recipes, and see how far it is.", no
 app.add_typer(study_app, name="study")
 bench_app = typer.Typer(help="Measure speed against dense and sparse rivals, in one process.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
-
-LAST_SEED = 2**32 - 1
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Densities = Annotated[
@@ -50,7 +48,7 @@ VocabularySize = Annotated[int, typer.Option(min=128, help="Word pieces of the M
 Backend = Annotated[str, typer.Option(help="Of the sparse products: auto, dense, cpu or gpu.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 StepRivals = Annotated[str, typer.Option(help="all, or dense: our own in the same precision alone.")]
-StepSeed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of weights, topologies and tokens.")]
+StepSeed = Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Of weights, topologies and tokens.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw the break-even chart to this HTML file (several densities).")]
 Output = Annotated[Path | None, typer.Option(help="Append the JSON result to this file, or to one in this folder.")]
 
@@ -214,7 +212,7 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training examples.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="Peak.")] = 1e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of classifier, order and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Of classifier, order and dropout.")] = 0,
     densify: Annotated[bool, typer.Option("--densify", help="Make the encoder dense first.")] = False,
     updates: Annotated[int, typer.Option(min=0, help="Topology updates; 0 leaves the topology as it is.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -307,7 +305,7 @@ def bench_products(
     backend: Backend = "auto",
     device: Device = "cpu",
     rivals: Annotated[str, typer.Option(help="all, or dense alone, which is quicker.")] = "all",
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of topologies and tensors.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Of topologies and tensors.")] = 0,
     plot: Plot = None,
     output: Output = None,
     as_json: Json = False,

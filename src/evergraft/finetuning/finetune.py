@@ -27,6 +27,7 @@ from evergraft.finetuning.tasks import Task, measure
 from evergraft.folders import atomic_folder
 from evergraft.pretraining.budget import Budget
 from evergraft.pretraining.progress import ProgressBar
+from evergraft.pretraining.recipe import SEEDS
 from evergraft.pretraining.run import ENVIRONMENT, MODEL, RESULT, Run, environment
 from evergraft.pretraining.tokenizer import save_tokenizer
 from evergraft.pretraining.trainer import resolve_device
@@ -134,7 +135,7 @@ def _check(epochs: int, learning_rate: float, batch_size: int, seed: int, update
             raise EvergraftError(f"--{name} must be 1 or more; got {value}")
     if not 0 < learning_rate < 1:
         raise EvergraftError(f"--learning-rate must lie between 0 and 1; got {learning_rate}")
-    if not 0 <= seed < 2**32:
+    if not 0 <= seed < SEEDS:
         raise EvergraftError(f"--seed must be 0 or more and below 2^32; got {seed}")
     if updates < 0:
         raise EvergraftError(f"--updates must be 0 (the topology stays) or more; got {updates}")

@@ -43,6 +43,7 @@ Block = Annotated[
 ]
 Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
+SEEDS = 2**32  # from 0 on: numpy takes no others
 MOST = 10**9  # of whatever is counted: past it something overflows
 LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
 
@@ -89,7 +90,7 @@ class Recipe(BaseModel):
     )
 
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the products (autocast); weights stay fp32")
-    seed: int = Field(0, ge=0, lt=2**32, description="of everything random")
+    seed: int = Field(0, ge=0, lt=SEEDS, description="of everything random")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     compile: bool = Field(False, description="compile the step, and capture it in CUDA graphs on a GPU")
     backend: str = Field("auto", description="of the sparse products: auto, dense, cpu or gpu")

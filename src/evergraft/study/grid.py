@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import Recipe, read_yaml, recipe_from, with_fields
+from evergraft.pretraining.recipe import SEEDS, Recipe, read_yaml, recipe_from, with_fields
 
 Fields = dict[str, Any]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 FAMILY, ZIP = "family", "zip"
 
 
@@ -128,7 +128,7 @@ def _check_distinct(path: Path, runs: Sequence[PlannedRun]) -> None:
     """Check that no run is another one but for fields that neither goes by."""
     found: dict[tuple[str, str], PlannedRun] = {}
     for run in runs:
-        other = found.setdefault((run.family, run.recipe.effective.to_yaml()), run)
+        other = found.setdefault((run.family, run.recipe.effective.model_dump_json()), run)
         if other is not run:
             raise EvergraftError(
                 f"{path}: {other.name} and {run.name} would be one run twice (a dense model has no blocks and no "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergraft.study.results import CONDITIONS, Configuration, best_of, distinctions
-from evergraft.study.statistics import Estimate, paired_difference
+from evergraft.study.statistics import Estimate, paired_difference, verdict
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,7 @@ class ComparedRow:
     @property
     def same_order(self) -> str:
         """Whether ours follows the row before as the paper's does, and whether that is within noise."""
-        if self.difference is None:
-            return "-"
-        same = "yes" if self.difference.mean > 0 else "no"
-        if self.difference.low is None or self.difference.high is None:
-            return f"{same} (one seed)"
-        return f"{same}, within noise" if self.difference.low <= 0 <= self.difference.high else same
+        return verdict(self.difference, lambda mean: mean > 0)
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,7 @@ def _rows(table: PublishedTable, members: Mapping[tuple[Any, ...], Sequence[Conf
     ordered = sorted(members, key=lambda setting: table.rows[setting])
     rows: list[ComparedRow] = []
     for setting in ordered:
-        chosen = distinctions([one.recipe for one in members[setting]])
+        chosen = distinctions([one.records[0] for one in members[setting]])
         ours = best_of(members[setting])
         told = chosen[members[setting].index(ours)]
         before = rows[-1].configuration if rows else None

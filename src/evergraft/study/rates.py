@@ -74,9 +74,9 @@ class Sweep:
 
 def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
     """Whatever was trained at three rates or more, and differs in nothing else."""
-    groups: dict[tuple[str, ...], list[Configuration]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
     for one in configurations:
-        groups[one.family, *one.setting(learning_rate=None)].append(one)
+        groups[one.family, one.setting(learning_rate=None)].append(one)
     swept = [tuple(sorted(members, key=_rate)) for members in groups.values() if len(members) > 2]
     dense = [Sweep(members) for members in reversed(swept) if members[0].dense]
     return [Sweep(one, next((its for its in dense if its.best.trained_like(one[0])), None)) for one in swept]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,9 +21,10 @@ from evergraft.study.statistics import Estimate, t_interval
 from evergraft.study.status import LOSS, METRICS_FILE, check_unchanged, run_status
 
 TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
-OTHERS = tuple(name for name in Recipe.model_fields if name not in ("model", "density", "block", "seed"))
-CONDITIONS = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
 IDENTITIES = ("corpus_identity", "model_identity")  # of an environment: hashes of what a run read from elsewhere
+FIRST = ("model", "density", "block", "seed")  # what labels tell before OTHERS, or not at all
+OTHERS = (*(name for name in Recipe.model_fields if name not in FIRST), *IDENTITIES)
+CONDITIONS = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
 ENVIRONMENT_KEYS = {"command", "platform", "python", "processor", "cpu_capability", "threads", "gpu", "versions"}
 
 
@@ -67,12 +68,15 @@ class RunRecord:
     result: dict[str, Any]
     environment: dict[str, Any]
 
-    def setting(self, **same: Any) -> tuple[str, ...]:
-        """Recipe, text and config.json, the recipe's seed and the fields given made the same: equal for runs that
-        differ in nothing else.
-        """
-        recipe = self.recipe.effective.model_copy(update={"seed": 0, **same}).to_yaml()
-        return (recipe, *(str(self.environment.get(name)) for name in IDENTITIES))
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """All that decides it: the fields of its recipe that it goes by, and the hashes of its text and config.json."""
+        read = {name: self.environment.get(name) for name in IDENTITIES}
+        return self.recipe.effective.model_dump(mode="json") | read
+
+    def setting(self, **same: Any) -> str:
+        """Its facts as text, the seed and the fields given made the same: equal for runs that differ in these alone."""
+        return repr(self.facts | {"seed": 0} | same)
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -180,7 +184,7 @@ class Configuration:
         """Whether both are models of one size, trained under the same conditions."""
         return self.size == other.size and self.conditions == other.conditions
 
-    def setting(self, **same: Any) -> tuple[str, ...]:
+    def setting(self, **same: Any) -> str:
         """Its runs' (`RunRecord.setting`)."""
         return self.records[0].setting(**same)
 
@@ -311,9 +315,9 @@ def _lines(path: Path, keys: Set[str], where: str) -> list[dict[str, Any]]:
 
 
 def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
-    groups: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[record.family, *record.setting()].append(record)
+        groups[record.family, record.setting()].append(record)
     grouped = [tuple(sorted(group, key=lambda record: record.recipe.seed)) for group in groups.values()]
     for one, other in (pair for group in grouped for pair in pairwise(group)):
         if one.recipe.seed == other.recipe.seed:
@@ -334,38 +338,25 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
         for index, label in enumerate(labels):
             alike[label if fields is OTHERS else ""].append(index)
         for group in alike.values():
-            members = [records[index] for index in group]
-            words = [[told] for told in distinctions([one.recipe for one in members], fields)]
-            if fields is OTHERS:
-                words = [[*told, _hashes(one, members)] for told, one in zip(words, members, strict=True)]
+            words = distinctions([records[index] for index in group], fields)
             for index, told in zip(group, words, strict=True):
-                labels[index] = " ".join(filter(None, [labels[index], *told]))
+                labels[index] = f"{labels[index]} {told}".rstrip()
     return labels
 
 
-def _hashes(record: RunRecord, others: Sequence[RunRecord]) -> str:
-    """`corpus 1a2b3c4d`, where others were trained on other text, or by another config.json of the same path."""
-    found = {name: {str(one.environment.get(name)) for one in others} for name in IDENTITIES}
-    return " ".join(
-        f"{name.removesuffix('_identity')} {str(record.environment.get(name))[:8]}"
-        for name, values in found.items()
-        if len(values) > 1
-    )
-
-
-def distinctions(recipes: Sequence[Recipe], fields: Sequence[str] = OTHERS) -> list[str]:
-    """What tells each recipe from the others, of these fields: `updates 80`; empty where nothing does."""
-    dumps = [recipe.effective.model_dump(mode="json") for recipe in recipes]
-    varied = [name for name in fields if len({repr(dump[name]) for dump in dumps}) > 1]
-    models = {recipe.model for recipe in recipes}
+def distinctions(records: Sequence[RunRecord], fields: Sequence[str] = OTHERS) -> list[str]:
+    """What tells each run from the others, of these facts: `updates 80`; empty where nothing does."""
+    facts = [record.facts for record in records]
+    varied = [name for name in fields if len({repr(each[name]) for each in facts}) > 1]
+    models = {each["model"] for each in facts}
     short = len({Path(model).stem for model in models}) == len(models)
-    return [" ".join(filter(None, (_named_value(name, recipe, short) for name in varied))) for recipe in recipes]
+    return [" ".join(filter(None, (_named_value(name, each, short) for name in varied))) for each in facts]
 
 
-def _named_value(name: str, recipe: Recipe, short: bool) -> str:
+def _named_value(name: str, facts: Mapping[str, Any], short: bool) -> str:
     """Args: short: whether a model's file name, without its folder and ending, tells it from the others."""
-    value = recipe.effective.model_dump(mode="json")[name]
-    if recipe.density == 1 and name in ("density", "block"):
+    value = facts[name]
+    if facts["density"] == 1 and name in ("density", "block"):
         return ""
     match name:
         case "model":
@@ -374,5 +365,7 @@ def _named_value(name: str, recipe: Recipe, short: bool) -> str:
             return f"d{value}"
         case "block":
             return str(value)
+        case "corpus_identity" | "model_identity":
+            return f"{name.removesuffix('_identity')} {str(value)[:8]}"
         case _:
             return f"{name.replace('_', ' ')} {value}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,3 +64,13 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     """
     shared = sorted(first.keys() & second.keys())
     return t_interval([second[seed] - first[seed] for seed in shared]) if shared else None
+
+
+def verdict(difference: Estimate | None, wanted: Callable[[float], bool]) -> str:
+    """Whether the mean of a difference is as wanted, `yes` or `no`, and whether its interval holds zero."""
+    if difference is None:
+        return "-"
+    said = "yes" if wanted(difference.mean) else "no"
+    if difference.low is None or difference.high is None:
+        return f"{said} (one seed)"
+    return f"{said}, within noise" if difference.low <= 0 <= difference.high else said

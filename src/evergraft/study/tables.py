@@ -15,7 +15,7 @@ from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons
 from evergraft.study.pareto import equal_loss
 from evergraft.study.rates import sweeps
 from evergraft.study.results import Collection, Configuration, RunRecord, Score
-from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval
+from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval, verdict
 
 Cell = str
 Scores = dict[Score, dict[int, float]]
@@ -140,7 +140,7 @@ def dynamic_against_static(collection: Collection) -> Table | None:
         rows.append(
             (
                 one.label, other.loss.text(4), one.loss.text(4),
-                _nats(difference), _seeds(difference), _verdict(difference),
+                _nats(difference), _seeds(difference), verdict(difference, lambda mean: mean < 0),
             )
         )  # fmt: skip
     header = ("configuration", "static", "dynamic", "dynamic - static", "shared seeds", "dynamic better?")
@@ -273,21 +273,12 @@ def _flat(record: RunRecord) -> dict[str, Any]:
     return flat
 
 
-def _but_for_updates(one: Configuration) -> tuple[str, ...]:
+def _but_for_updates(one: Configuration) -> str:
     return one.setting(updates=0, prune_ratio=0.5, prune_by="l1", prune_decay="cosine")
 
 
 def _nats(difference: Estimate | None) -> str:
     return "-" if difference is None else difference.text(4)
-
-
-def _verdict(difference: Estimate | None) -> str:
-    if difference is None:
-        return "-"
-    better = "yes" if difference.mean < 0 else "no"
-    if difference.low is None or difference.high is None:
-        return f"{better} (one seed)"
-    return f"{better}, within noise" if difference.low <= 0 <= difference.high else better
 
 
 def _seeds(*estimates: Estimate | None) -> str:
