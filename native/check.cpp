@@ -1,6 +1,7 @@
 // Runs the products and the kernels of dropout, attention and GELU on shapes of every kind, compares them with the plain definition,
 // and exits with 1 if one differs.
 // `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set (TIER).
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -225,6 +226,12 @@ __attribute__((noinline)) int check_all() {
           check<Bf16>(blocks, tokens, padding);
           cases += 2;
         }
+  for (auto& side : {std::array<int, 2>{16, 1}, {1, 16}, {32, 1}, {16, 16}, {16, 32}}) {  // more blocks in a row than registers hold
+    Blocks blocks(144 / side[0], 144 / side[1], side[0], side[1], 0.9);
+    check<float>(blocks, 130, 0);
+    check<Bf16>(blocks, 130, 0);
+    cases += 2;
+  }
   for (int64_t tokens : {400, 421}) {  // single weights enough for chunks
     Blocks blocks(810, 790, 1, 1, 0.1);
     check<float>(blocks, tokens, 0);

@@ -20,6 +20,9 @@ struct BlockShape {
   INLINE int64_t area() const { return (int64_t)outs * ins; }
 };
 
+// What a kernel's thread sets up for as long as this lives: nothing, where it has no registers but the usual ones.
+struct NoRegisters {};
+
 // Call f(ROWS, first) for runs of rows that together are `count`: as many at a time as registers hold, ROWS a constant.
 template <class F> INLINE void in_runs(int count, F f) {
   int first = 0;

@@ -25,3 +25,18 @@ INLINE void gather_lanes(const float* in, int T, BlockRow row, BlockShape block,
   }
   UNROLL for (int t = 0; t < TOKENS; t++) UNROLL for (int v = 0; v < W; v++) store(out + t * stride + v * LANES, sum[t][v]);
 }
+
+// As products gather by rows of the result: packed, and block row by block row.
+template <class Mac, int W> struct GatherLanes {
+  static constexpr int TOKENS = SUMS / W;
+  using Registers = NoRegisters;
+
+  template <class Source> static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
+    pack(x, t0, tokens, 0, features, features, T, to);
+  }
+
+  // TOKENS tokens from t of a block row.  values: blocks as [ins][outs].  out: [TOKENS][..], `stride` apart.
+  static void sum(const float* tile, int64_t t, int T, BlockRow row, BlockShape block, const float* values, float* out, int stride) {
+    for (int o = 0; o < block.outs; o += W * LANES) gather_lanes<Mac, TOKENS, W>(tile + t, T, row, block, values + o, out + o, stride);
+  }
+};

@@ -82,7 +82,7 @@ void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape
       columns.sum[u] = gradient + (row.slot(b) * block.ins + c) * block.outs + offset;
       if (++c == block.ins) c = 0, b++;
     }
-    for (int u = valid; u < COUNT; u++) columns.xs[u] = columns.xs[0];
+    for (int u = valid; u < COUNT; u++) columns.xs[u] = columns.xs[0], columns.sum[u] = columns.sum[0];
     some(columns, valid);
   }
 }
@@ -90,6 +90,7 @@ void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape
 // As outer products take them: packed, and block row by block row.
 template <class Mac, int P> struct Columns {
   static constexpr int ROWS = LANES / P, WEIGHTS = 16 * ROWS;
+  using Registers = NoRegisters;
 
   static int64_t group_words(int64_t features, int T) { return features * T; }
 

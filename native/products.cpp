@@ -1,5 +1,6 @@
 // The three products of a block-sparse linear layer, for one instruction set; a plain C interface.
 #include <cstdlib>
+#include "amx.hpp"
 #include "chunks.hpp"
 #include "lanes.hpp"
 #include "outer.hpp"
@@ -22,7 +23,7 @@ constexpr int64_t STREAM_BYTES = LANES == 16 ? 8 << 20 : 1 << 20;  // outputs ab
 constexpr int WEIGHTS_A_LIST = 4, USES_A_LIST = 8, WEIGHTS_A_COPY = 1 << 19;  // of weights copied in chunks
 constexpr int GROUP = 64;                     // features packed or unpacked at a time, at least: whole cache lines
 
-thread_local Buffer<float> tile_buffer, group_buffer, values_buffer, gradient_buffer;
+thread_local Buffer<float> tile_buffer, group_buffer, inputs_buffer, values_buffer, gradient_buffer;
 thread_local Buffer<int32_t> cursor_buffer;
 
 // One of the two orders of a topology.
@@ -115,41 +116,45 @@ template <class S> struct Task {
   bool past_caches() const { return tokens * y.stride * (int64_t)sizeof(S) > STREAM_BYTES; }
 };
 
-// M seen from its output side: a tile of x, and for each block row of outputs run(tile, T, row number, sums).
+// M seen from its output side: a tile of x, and for each block row of outputs run(tile, t, T, row number, sums) for `step`
+// tokens from t.
 //   words: of a tile's token.  outs: of a block row.  fill(t0, T, tile) packs the tile.
-template <class S, class Fill, class Run>
-void gather_product(const Index& index, int outs, int64_t words, const Task<S>& task, int T, Fill fill, Run run) {
+template <class Registers, class S, class Fill, class Run>
+void gather_product(const Index& index, int outs, int64_t words, const Task<S>& task, int T, int step, Fill fill, Run run) {
   const int64_t per_group = (GROUP + outs - 1) / outs;
   parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
     const int64_t t0 = i * T;
     float* tile = tile_buffer.at_least(words * T);
-    float* group = group_buffer.at_least(per_group * outs * T);
+    float* group = group_buffer.at_least(per_group * outs * step);
+    [[maybe_unused]] const Registers registers;
     fill(t0, T, tile);
     for (int64_t r = 0; r < index.rows; r += per_group) {
       const int count = (int)std::min(per_group, index.rows - r);
-      for (int k = 0; k < count; k++) run(tile, T, r + k, group + (int64_t)k * outs * T);
-      unpack(group, T, count * outs, task.bias, task.y, t0, task.tokens, r * outs, task.past_caches());
+      for (int t = 0; t < std::min<int64_t>(T, task.tokens - t0); t += step) {
+        for (int k = 0; k < count; k++) run(tile, t, T, r + k, group + (int64_t)k * outs * step);
+        unpack(group, step, count * outs, task.bias, task.y, t0 + t, task.tokens, r * outs, task.past_caches());
+      }
     }
   });
 }
 
-// The same with outputs in the lanes, of blocks as [ins][outs].
-template <class Mac, int W, class S, class Source>
-void gather_lanes_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
-  constexpr int TOKENS = SUMS / W;
+// The same by rows of the result, of blocks as [ins][outs], by Kernel: GatherLanes or GatherTiles.
+template <class Kernel, class S, class Source>
+void gather_rows(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
+  constexpr int TOKENS = Kernel::TOKENS;
   const int64_t ins = index.columns * block.ins, words = round_up(ins, LANES), per_group = (GROUP + block.outs - 1) / block.outs;
   const int T = tile_tokens(words, task.tokens, task.threads), stride = (int)per_group * block.outs;
   parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
     const int64_t t0 = i * T, t1 = std::min(task.tokens, t0 + T);
     float* tile = tile_buffer.at_least(words * T);
     float* sums = group_buffer.at_least(TOKENS * stride);
-    pack(x, t0, task.tokens, 0, ins, ins, T, tile);
+    [[maybe_unused]] const typename Kernel::Registers registers;
+    Kernel::pack_tile(x, t0, task.tokens, ins, T, tile);
     for (int64_t r = 0; r < index.rows; r += per_group) {
       const int count = (int)std::min(per_group, index.rows - r);
       for (int64_t t = t0; t < t1; t += TOKENS) {
         for (int k = 0; k < count; k++)
-          for (int o = 0; o < block.outs; o += W * LANES)
-            gather_lanes<Mac, TOKENS, W>(tile + (t - t0), T, index.row(r + k), block, values + o, sums + k * block.outs + o, stride);
+          Kernel::sum(tile, t - t0, T, index.row(r + k), block, values, sums + k * block.outs, stride);
         const Matrix<S> y{task.y.data + t * task.y.stride + r * block.outs, task.y.stride};
         const float* bias = task.bias ? task.bias + r * block.outs : nullptr;
         write_rows(sums, stride, std::min<int64_t>(TOKENS, t1 - t), count * block.outs, bias, y, task.past_caches());
@@ -163,31 +168,37 @@ template <class Mac, class S, class Source>
 void gather_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
   if constexpr (REGISTERS == 32)
     if (lanes_of_outputs(block) && block.out_step == 1) {
-      if (block.outs % (2 * LANES) == 0) gather_lanes_words<Mac, 2>(index, block, x, values, task);
-      else gather_lanes_words<Mac, 1>(index, block, x, values, task);
-      return;
+#if defined(__AMX_BF16__)
+      if constexpr (Mac::NEIGHBOURS == 2) {
+        if (block.ins % 16 == 0) return gather_rows<GatherTiles<16, 3>>(index, block, x, values, task);
+        if (block.ins % 8 == 0) return gather_rows<GatherTiles<8, 3>>(index, block, x, values, task);
+      }
+#endif
+      if (block.outs % (2 * LANES) == 0) return gather_rows<GatherLanes<Mac, 2>>(index, block, x, values, task);
+      return gather_rows<GatherLanes<Mac, 1>>(index, block, x, values, task);
     }
   const int64_t ins = index.columns * block.ins, words = round_up(ins, LANES);
   auto fill = [&](int64_t t0, int T, float* tile) { pack(x, t0, task.tokens, 0, ins, ins, T, tile); };
   with_side(block.ins, [&](auto side) {
     constexpr int INS = decltype(side)::value;
     const int T = tile_tokens(words, task.tokens, task.threads);
-    gather_product(index, block.outs, words, task, T, fill, [&](const float* tile, int T, int64_t r, float* out) {
+    gather_product<NoRegisters>(index, block.outs, words, task, T, T, fill, [&](const float* tile, int, int T, int64_t r, float* out) {
       if (block.out_step == 1) gather<Mac, INS, 1>(tile, T, index.row(r), block, values, out);
       else gather<Mac, INS, INS>(tile, T, index.row(r), block, values, out);
     });
   });
 }
 
-// M seen from its input side: a tile of y, to which every block row of inputs is added.
-template <class Mac, class S, class Source>
-void scatter_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
+// M seen from its input side: a tile of y, to which every block row of inputs is added by run(in, T, row number, tile).
+template <class Registers, class S, class Source, class Run>
+void scatter_product(const Index& index, BlockShape block, Source x, const Task<S>& task, Run run) {
   const int64_t ins = index.rows * block.ins, outs = index.columns * block.outs, per_group = (GROUP + block.ins - 1) / block.ins;
   const int T = tile_tokens(outs, task.tokens, task.threads);
   parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
     const int64_t t0 = i * T;
     float* tile = tile_buffer.at_least(outs * T);
     float* group = group_buffer.at_least(round_up(per_group * block.ins, LANES) * T);
+    [[maybe_unused]] const Registers registers;
     std::fill_n(tile, outs * T, 0.0f);
     for (int64_t r = 0; r < index.rows; r += per_group) {
       const int count = (int)std::min(per_group, index.rows - r);
@@ -197,12 +208,31 @@ void scatter_words(const Index& index, BlockShape block, Source x, const float* 
       const int64_t share = ahead.share(count);
       for (int k = 0; k < count; k++) {
         ahead.fetch(share);
-        const float* in = group + (int64_t)k * block.ins * T;
-        if (block.outs == 1) scatter<Mac, 1>(in, T, index.row(r + k), block, values, tile);
-        else scatter<Mac, 0>(in, T, index.row(r + k), block, values, tile);
+        run(group + (int64_t)k * block.ins * T, T, r + k, tile);
       }
     }
     unpack(tile, T, (int)outs, task.bias, task.y, t0, task.tokens, 0, task.past_caches());
+  });
+}
+
+template <class Mac, class S, class Source>
+void scatter_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
+#if defined(__AMX_BF16__)
+  if constexpr (Mac::NEIGHBOURS == 2)
+    if (block.outs == 1 && block.ins % (SIDE / 2) == 0) {
+      auto on_tiles = [&](auto depth) {
+        using Kernel = ScatterTiles<decltype(depth)::value>;
+        scatter_product<typename Kernel::Registers>(index, block, x, task, [&](const float* in, int T, int64_t r, float* tile) {
+          Kernel::add(in, T, index.row(r), block.ins, values, tile);
+        });
+      };
+      if (block.ins % SIDE == 0) return on_tiles(std::integral_constant<int, SIDE>{});
+      return on_tiles(std::integral_constant<int, SIDE / 2>{});
+    }
+#endif
+  scatter_product<NoRegisters>(index, block, x, task, [&](const float* in, int T, int64_t r, float* tile) {
+    if (block.outs == 1) scatter<Mac, 1>(in, T, index.row(r), block, values, tile);
+    else scatter<Mac, 0>(in, T, index.row(r), block, values, tile);
   });
 }
 
@@ -231,6 +261,26 @@ const float* pair_blocks(const Index& index, int outs, const Bf16* values) {
   return words;
 }
 
+#if defined(__AMX_BF16__)
+// The same as GatherPairTiles takes them, where a row's begin in `starts`.
+const float* group_blocks(const Index& index, int outs, const Bf16* values, int64_t* starts) {
+  using Kernel = GatherPairTiles;
+  starts[0] = 0;
+  for (int64_t r = 0; r < index.rows; r++) starts[r + 1] = starts[r] + (int64_t)Kernel::groups(index.row(r).count) * Kernel::PAIRS * outs;
+  float* words = values_buffer.at_least(starts[index.rows]);
+  std::fill_n(words, starts[index.rows], 0.0f);
+  for (int64_t r = 0; r < index.rows; r++) {
+    const BlockRow row = index.row(r);
+    for (int b = 0; b < row.count; b++) {
+      const Bf16* from = values + row.slot(b) * outs;
+      Bf16* to = (Bf16*)(words + starts[r] + (int64_t)b / Kernel::BLOCKS * Kernel::PAIRS * outs) + b % Kernel::BLOCKS;
+      for (int o = 0; o < outs; o++) to[o * Kernel::BLOCKS] = from[o];
+    }
+  }
+  return words;
+}
+#endif
+
 // The weights of every two neighbouring inputs of a block as words [ins / 2][outs], and that shape.
 const float* pair_inputs(int64_t active, BlockShape& block, const Bf16* values) {
   float* words = values_buffer.at_least(active * block.area() / 2);
@@ -248,11 +298,24 @@ const float* pair_inputs(int64_t active, BlockShape& block, const Bf16* values) 
 // The product in bf16 words, if the shapes allow it.
 bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const Bf16* values, int64_t active, const Task<Bf16>& task) {
   if (from_outputs && block.ins == 1) {
-    const float* words = pair_blocks(index, block.outs, values);
     const int64_t ins = index.columns, words_a_token = (round_up(ins, LANES) + 1) / 2;
     const int T = tile_tokens(words_a_token, task.tokens, task.threads, 2 * STEP);
     auto fill = [&](int64_t t0, int T, float* tile) { pack(TokenPairs{task.x}, t0 / 2, task.tokens, 0, ins, ins, T / 2, tile); };
-    gather_product(index, block.outs, words_a_token, task, T, fill, [&](const float* tile, int T, int64_t r, float* out) {
+#if defined(__AMX_BF16__)
+    if (block.outs % SIDE == 0) {
+      using Kernel = GatherPairTiles;
+      std::unique_ptr<int64_t[]> starts(new (std::nothrow) int64_t[index.rows + 1]);
+      if (!starts) throw OUT_OF_MEMORY;
+      const float* words = group_blocks(index, block.outs, values, starts.get());
+      gather_product<Kernel::Registers>(index, block.outs, words_a_token, task, T, Kernel::TOKENS, fill, [&](const float* tile, int t, int T, int64_t r, float* out) {
+        float* inputs = inputs_buffer.at_least((int64_t)Kernel::groups(index.row(r).count) * Kernel::PAIRS * Kernel::TOKENS);
+        Kernel::sum(tile + t / 2, T, index.row(r), block.outs, words + starts[r], inputs, out);
+      });
+      return true;
+    }
+#endif
+    const float* words = pair_blocks(index, block.outs, values);
+    gather_product<NoRegisters>(index, block.outs, words_a_token, task, T, T, fill, [&](const float* tile, int, int T, int64_t r, float* out) {
       gather_pairs(tile, T, index.row(r), block.outs, words + pairs_before(index, r) * block.outs, out);
     });
     return true;
@@ -345,7 +408,7 @@ void transpose_blocks(float* gradient, int64_t blocks, int tall, int wide, const
   });
 }
 
-// gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`, by Kernel: Columns or Squares.
+// gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`, by Kernel: Columns, Squares or OuterTiles.
 //   words: of a feature's tokens.  bytes: of a tile.
 template <class Kernel, class Source>
 void outer_product(const Index& index, BlockShape block, Source rows, Source x, int64_t tokens, int64_t words, int64_t bytes, float* gradient, const Threads& threads) {
@@ -365,6 +428,7 @@ void outer_product(const Index& index, BlockShape block, Source rows, Source x, 
     const int64_t g0 = share_start(s), g1 = share_start(s + 1);
     float* tile = tile_buffer.at_least(round_up(wide, LANES) * T);
     float* packed = group_buffer.at_least(Kernel::group_words(per_group, T));
+    [[maybe_unused]] const typename Kernel::Registers registers;
     for (int64_t t0 = 0; t0 < words; t0 += T) {
       Kernel::pack_tile(x, t0, tokens, wide, T, tile);
       for (int64_t g = g0; g < g1; g++) {
@@ -410,6 +474,13 @@ void weight_gradient(const Topology& t, Source grad, Source x, int64_t tokens, f
   const Source rows = mirrored ? x : grad, others = mirrored ? grad : x;
   with_tokens_a_vector(P, [&](auto p) {
     constexpr int P = decltype(p)::value;
+#if defined(__AMX_BF16__)
+    if constexpr (P == 1 && Mac::NEIGHBOURS == 2) {
+      if (squares && rows_fill == LANES && columns_fill == LANES)
+        return outer_product<OuterTiles>(index, block, rows, others, tokens, words, TILE_BYTES, gradient, threads);
+      if (block.ins == 1) return outer_product<OuterRowTiles>(index, block, rows, others, tokens, words, OUTER_BYTES, gradient, threads);
+    }
+#endif
     if constexpr (P <= 4)
       if (squares) return outer_product<Squares<Mac, P>>(index, block, rows, others, tokens, words, TILE_BYTES, gradient, threads);
     outer_product<Columns<Mac, P>>(index, block, rows, others, tokens, words, OUTER_BYTES, gradient, threads);

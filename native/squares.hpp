@@ -7,6 +7,7 @@
 
 template <class Mac, int P> struct Squares {
   static constexpr int WIDE = LANES / P, MOST = 6, WEIGHTS = SUMS * WIDE;
+  using Registers = NoRegisters;
 
   static int64_t stride(int64_t features) { return features * P + LANES; }  // not a power of two, which would share cache sets
   static int64_t group_words(int64_t features, int T) { return stride(features) * (T / P); }

@@ -14,7 +14,7 @@ from torch import Tensor
 import evergraft
 from evergraft.errors import EvergraftError
 
-TIERS = ("portable", "avx2", "avx512", "avx512bf16")  # ascending; the order is that of native/tier.cpp
+TIERS = ("portable", "avx2", "avx512", "avx512bf16", "amx")  # ascending; the order is that of native/tier.cpp
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # `Dtype` of native/threads.hpp
 OUT_OF_MEMORY, MALFORMED = 1, 2  # `Status` of native/threads.hpp
 

@@ -110,11 +110,14 @@ def test_infinite_inputs_reach_only_the_outputs_that_are_tied_to_them(tokens, bl
     assert torch.equal(dx.isinf(), (infinite @ tied > 0).expand(tokens, -1))
 
 
-@pytest.mark.parametrize("block", [(1, 1), (16, 1), (1, 16), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    "block", [(1, 1), (16, 1), (1, 16), (4, 4), (16, 16)], ids=lambda block: f"{block[0]}x{block[1]}"
+)
 @pytest.mark.parametrize("tier", runnable_tiers())
-def test_wide_layers_are_cut_into_several_tiles(tier, block):
-    check(CpuBackend(tier), *problem(block, (48 // block[0], 4800 // block[1]), 0.05, tokens=300))
-    check(CpuBackend(tier), *problem(block, (4800 // block[0], 48 // block[1]), 0.05, tokens=300))
+def test_wide_layers_are_cut_into_several_tiles(tier, block, dtype):
+    check(CpuBackend(tier), *problem(block, (48 // block[0], 4800 // block[1]), 0.05, dtype, tokens=300))
+    check(CpuBackend(tier), *problem(block, (4800 // block[0], 48 // block[1]), 0.05, dtype, tokens=300))
 
 
 @pytest.mark.parametrize("block", [(1, 1), (8, 1), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
