@@ -5,11 +5,13 @@
 // is part of an instruction.
 #pragma once
 #include "lanes.hpp"
+#include "outer.hpp"
 #include "scatter.hpp"
 #include "squares.hpp"
 
 #if defined(__AMX_BF16__)
 constexpr int SIDE = 16;  // of the sums in a register
+static_assert(SIDE == LANES && STEP == V * SIDE);
 
 template <int R> INLINE void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(R)); }
 template <int R> INLINE void tile_load(const float* from, int64_t stride) {
@@ -42,9 +44,17 @@ template <int... I, class F> INLINE void each_of(std::integer_sequence<int, I...
 // Call f with 0 ... N - 1, each a constant.
 template <int N, class F> INLINE void each(F f) { each_of(std::make_integer_sequence<int, N>{}, f); }
 
-// Gather with outputs in rows of the result, DEPTH words of inputs at a time: what Lanes does on the matrix unit.
-template <int DEPTH, int STRIPS> struct GatherTiles {
-  static constexpr int TOKENS = STRIPS * SIDE;
+// Call f with how many words of inputs a register takes at a time, as a constant, if that divides a block's.
+template <class F> bool with_depth(int ins, F f) {
+  if (ins % SIDE == 0) f(std::integral_constant<int, SIDE>{});
+  else if (ins % (SIDE / 2) == 0) f(std::integral_constant<int, SIDE / 2>{});
+  else return false;
+  return true;
+}
+
+// Gather by rows of the result, DEPTH words of inputs at a time: GatherLanes on the matrix unit.
+template <int DEPTH> struct GatherTiles {
+  static constexpr int TOKENS = V * SIDE;
   using Registers = TileRegisters<DEPTH>;
 
   // [feature / DEPTH][T][DEPTH], in words.
@@ -55,19 +65,19 @@ template <int DEPTH, int STRIPS> struct GatherTiles {
   // TOKENS tokens from t of a block row.  values: blocks as [ins][outs].  out: [TOKENS][..], `stride` apart.
   static void sum(const float* tile, int64_t t, int T, BlockRow row, BlockShape block, const float* values, float* out, int stride) {
     for (int o = 0; o < block.outs; o += SIDE) {
-      each<STRIPS>([](auto s) { tile_zero<s>(); });
+      each<V>([](auto s) { tile_zero<s>(); });
       for (int b = 0; b < row.count; b++) {
         const float* w = values + row.slot(b) * block.area() + o;
         const float* x = tile + (int64_t)row.others[b] * block.ins * T + t * DEPTH;
         for (int i = 0; i < block.ins; i += DEPTH, w += (int64_t)DEPTH * block.outs, x += (int64_t)DEPTH * T) {
           tile_load<RIGHT>(w, block.outs);
-          each<STRIPS>([&](auto s) {
+          each<V>([&](auto s) {
             tile_load<LEFT>(x + s * SIDE * DEPTH, DEPTH);
             tile_multiply<s, LEFT, RIGHT>();
           });
         }
       }
-      each<STRIPS>([&](auto s) { tile_store<s>(out + o + (int64_t)s * SIDE * stride, stride); });
+      each<V>([&](auto s) { tile_store<s>(out + o + (int64_t)s * SIDE * stride, stride); });
     }
   }
 };
@@ -167,7 +177,6 @@ struct GatherPairTiles {
       each<STRIPS>([&](auto s) { tile_store<s>(out + o * TOKENS + s * SIDE, TOKENS); });
     }
   }
-
 };
 
 // Blocks one output high, scattered: what 16 blocks of a row add to the outputs they name is a register of [block][token].
@@ -204,28 +213,10 @@ template <int DEPTH> struct ScatterTiles {
   }
 };
 
-// The gradient of blocks one weight wide: 16 of them a register of [block][outs].
-struct OuterRowTiles {
+// The gradient of blocks one weight wide, packed as their columns are: 16 blocks a register of [block][outs].
+struct OuterRowTiles : Columns<Dot, 1> {
   static constexpr int WEIGHTS = SUM_TILES * SIDE * SIDE;
   using Registers = TileRegisters<SIDE>;
-
-  static int64_t group_words(int64_t features, int T) { return features * T; }
-
-  // All features of the T words of tokens from t0, feature by feature.
-  template <class Source> static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
-    pack(x, t0, tokens, 0, features, features, T, to);
-  }
-
-  // Features f0 ... f1: [feature / 16][T][16].
-  template <class Source>
-  static void pack_group(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, int64_t, float* to) {
-    for (int t = 0; t < T; t += LANES)
-      for (int64_t f = f0; f < f1; f += LANES) {
-        Vec v[LANES];
-        load_square(x, t0 + t, tokens, f, features, v);
-        UNROLL for (int i = 0; i < LANES; i++) store(to + (f - f0) * T + (t + i) * LANES, v[i]);
-      }
-  }
 
   // COUNT times 16 blocks: sums over T words are added to where they belong, `valid` of them.
   template <int COUNT> static INLINE void some(const float* rows, int T, const float* const* xs, float* const* sums, int valid) {

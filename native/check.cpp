@@ -226,7 +226,7 @@ __attribute__((noinline)) int check_all() {
           check<Bf16>(blocks, tokens, padding);
           cases += 2;
         }
-  for (auto& side : {std::array<int, 2>{16, 1}, {1, 16}, {32, 1}, {16, 16}, {16, 32}}) {  // more blocks in a row than registers hold
+  for (auto& side : {std::array<int, 2>{16, 1}, {1, 16}, {32, 1}, {16, 16}, {16, 48}, {48, 16}}) {  // more blocks in a row than registers hold
     Blocks blocks(144 / side[0], 144 / side[1], side[0], side[1], 0.9);
     check<float>(blocks, 130, 0);
     check<Bf16>(blocks, 130, 0);

@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t TILE_BYTES = 300 << 10;     // of a second-level cache, for the tile that is read at random
 constexpr int64_t OUTER_BYTES = 600 << 10;    // the same for the outer product, where a tile costs more to begin
 constexpr int64_t STREAM_BYTES = LANES == 16 ? 8 << 20 : 1 << 20;  // outputs above this are written past the caches: measured on Zen 5, Zen 3
+constexpr int BLOCKS_A_ROW = 8;               // that fill a register of 32 well enough
 constexpr int WEIGHTS_A_LIST = 4, USES_A_LIST = 8, WEIGHTS_A_COPY = 1 << 19;  // of weights copied in chunks
 constexpr int GROUP = 64;                     // features packed or unpacked at a time, at least: whole cache lines
 
@@ -169,10 +170,8 @@ void gather_words(const Index& index, BlockShape block, Source x, const float* v
   if constexpr (REGISTERS == 32)
     if (lanes_of_outputs(block) && block.out_step == 1) {
 #if defined(__AMX_BF16__)
-      if constexpr (Mac::NEIGHBOURS == 2) {
-        if (block.ins % 16 == 0) return gather_rows<GatherTiles<16, 3>>(index, block, x, values, task);
-        if (block.ins % 8 == 0) return gather_rows<GatherTiles<8, 3>>(index, block, x, values, task);
-      }
+      if constexpr (Mac::NEIGHBOURS == 2)
+        if (with_depth(block.ins, [&](auto depth) { gather_rows<GatherTiles<decltype(depth)::value>>(index, block, x, values, task); })) return;
 #endif
       if (block.outs % (2 * LANES) == 0) return gather_rows<GatherLanes<Mac, 2>>(index, block, x, values, task);
       return gather_rows<GatherLanes<Mac, 1>>(index, block, x, values, task);
@@ -219,16 +218,13 @@ template <class Mac, class S, class Source>
 void scatter_words(const Index& index, BlockShape block, Source x, const float* values, const Task<S>& task) {
 #if defined(__AMX_BF16__)
   if constexpr (Mac::NEIGHBOURS == 2)
-    if (block.outs == 1 && block.ins % (SIDE / 2) == 0) {
-      auto on_tiles = [&](auto depth) {
-        using Kernel = ScatterTiles<decltype(depth)::value>;
-        scatter_product<typename Kernel::Registers>(index, block, x, task, [&](const float* in, int T, int64_t r, float* tile) {
-          Kernel::add(in, T, index.row(r), block.ins, values, tile);
-        });
-      };
-      if (block.ins % SIDE == 0) return on_tiles(std::integral_constant<int, SIDE>{});
-      return on_tiles(std::integral_constant<int, SIDE / 2>{});
-    }
+    if (block.outs == 1 && with_depth(block.ins, [&](auto depth) {
+          using Kernel = ScatterTiles<decltype(depth)::value>;
+          scatter_product<typename Kernel::Registers>(index, block, x, task, [&](const float* in, int T, int64_t r, float* tile) {
+            Kernel::add(in, T, index.row(r), block.ins, values, tile);
+          });
+        }))
+      return;
 #endif
   scatter_product<NoRegisters>(index, block, x, task, [&](const float* in, int T, int64_t r, float* tile) {
     if (block.outs == 1) scatter<Mac, 1>(in, T, index.row(r), block, values, tile);
@@ -274,7 +270,7 @@ const float* group_blocks(const Index& index, int outs, const Bf16* values, int6
     for (int b = 0; b < row.count; b++) {
       const Bf16* from = values + row.slot(b) * outs;
       Bf16* to = (Bf16*)(words + starts[r] + (int64_t)b / Kernel::BLOCKS * Kernel::PAIRS * outs) + b % Kernel::BLOCKS;
-      for (int o = 0; o < outs; o++) to[o * Kernel::BLOCKS] = from[o];
+      for (int o = 0; o < outs; o++) memcpy(to + (int64_t)o * Kernel::BLOCKS, from + o, sizeof *from);
     }
   }
   return words;
@@ -302,7 +298,7 @@ bool multiply_dot(const Index& index, BlockShape block, bool from_outputs, const
     const int T = tile_tokens(words_a_token, task.tokens, task.threads, 2 * STEP);
     auto fill = [&](int64_t t0, int T, float* tile) { pack(TokenPairs{task.x}, t0 / 2, task.tokens, 0, ins, ins, T / 2, tile); };
 #if defined(__AMX_BF16__)
-    if (block.outs % SIDE == 0) {
+    if (block.outs % SIDE == 0 && active >= BLOCKS_A_ROW * index.rows) {
       using Kernel = GatherPairTiles;
       std::unique_ptr<int64_t[]> starts(new (std::nothrow) int64_t[index.rows + 1]);
       if (!starts) throw OUT_OF_MEMORY;
@@ -408,7 +404,7 @@ void transpose_blocks(float* gradient, int64_t blocks, int tall, int wide, const
   });
 }
 
-// gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`, by Kernel: Columns, Squares or OuterTiles.
+// gradient += rows^T x at the blocks of `index`, whose rows are those of `rows`, by Kernel: Columns, Squares, OuterTiles or OuterRowTiles.
 //   words: of a feature's tokens.  bytes: of a tile.
 template <class Kernel, class Source>
 void outer_product(const Index& index, BlockShape block, Source rows, Source x, int64_t tokens, int64_t words, int64_t bytes, float* gradient, const Threads& threads) {

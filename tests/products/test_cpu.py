@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not runnable_tiers(), reason="evergraft was inst
 
 SQUARE = [(n, n) for n in (1, 4, 8, 16, 32, 64)]
 TALL = [(n, 1) for n in (4, 8, 16, 32, 64)]
-ODD = [(2, 2), (3, 5), (12, 1), (1, 6), (6, 2), (2, 8), (24, 3), (48, 1), (1, 3), (20, 20)]
+ODD = [(2, 2), (3, 5), (12, 1), (1, 6), (6, 2), (2, 8), (24, 3), (48, 1), (1, 3), (20, 20), (16, 48), (48, 16)]
 BLOCKS = [*SQUARE, *TALL, *(block[::-1] for block in TALL), *ODD]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}
 
@@ -95,7 +95,9 @@ def test_many_single_weights_are_copied_in_two_parts():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("block", [(1, 1), (4, 1), (16, 1), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
+@pytest.mark.parametrize(
+    "block", [(1, 1), (4, 1), (16, 1), (1, 16), (4, 4), (16, 16)], ids=lambda block: f"{block[0]}x{block[1]}"
+)
 @pytest.mark.parametrize("tokens", [50, 421])
 def test_infinite_inputs_reach_only_the_outputs_that_are_tied_to_them(tokens, block, dtype):
     topology, x, values, bias, grad = problem(block, (400 // block[0], 400 // block[1]), 0.1, dtype, tokens)
@@ -120,16 +122,19 @@ def test_wide_layers_are_cut_into_several_tiles(tier, block, dtype):
     check(CpuBackend(tier), *problem(block, (4800 // block[0], 48 // block[1]), 0.05, dtype, tokens=300))
 
 
-@pytest.mark.parametrize("block", [(1, 1), (8, 1), (4, 4)], ids=lambda block: f"{block[0]}x{block[1]}")
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    "block", [(1, 1), (8, 1), (4, 4), (16, 1), (16, 16)], ids=lambda block: f"{block[0]}x{block[1]}"
+)
 @pytest.mark.parametrize("tier", runnable_tiers())
-def test_skewed_topologies(tier, block):
+def test_skewed_topologies(tier, block, dtype):
     """All blocks in one row, or in one column: every other row and column is empty."""
     for axis in (0, 1):
         mask = torch.zeros(12 * block[0], 12 * block[1], dtype=torch.bool)
         mask.narrow(axis, 5 * block[axis], block[axis]).fill_(True)
         topology = BlockTopology.from_mask(mask, block)
-        _, x, _, bias, grad = problem(block, (12, 12), tokens=50)
-        check(CpuBackend(tier), topology, x, torch.randn(topology.active, *block), bias, grad)
+        _, x, _, bias, grad = problem(block, (12, 12), dtype=dtype, tokens=50)
+        check(CpuBackend(tier), topology, x, torch.randn(topology.active, *block).to(dtype), bias, grad)
 
 
 @pytest.mark.parametrize(
