@@ -82,17 +82,13 @@ template <int DEPTH> struct GatherTiles {
   }
 };
 
-// The gradient of a block row's values, summed over tokens, two a word: 16 x 16 of them a register.
-struct OuterTiles {
+// The gradient of a block row's values, summed over tokens, two a word: 16 x 16 of them a register. Inputs are packed as
+// squares are, [feature / 16][T][16].
+struct OuterTiles : Squares<Dot, 1> {
   static constexpr int WEIGHTS = SUM_TILES * SIDE * SIDE;
   using Registers = TileRegisters<SIDE>;
 
   static int64_t group_words(int64_t features, int T) { return features * T; }
-
-  // All features of the T words of tokens from t0: [feature / 16][T][16].
-  template <class Source> static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
-    Squares<Dot, 1>::pack_tile(x, t0, tokens, features, T, to);
-  }
 
   // Features f0 ... f1, feature by feature.
   template <class Source>

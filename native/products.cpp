@@ -472,8 +472,7 @@ void weight_gradient(const Topology& t, Source grad, Source x, int64_t tokens, f
     constexpr int P = decltype(p)::value;
 #if defined(__AMX_BF16__)
     if constexpr (P == 1 && Mac::NEIGHBOURS == 2) {
-      if (squares && rows_fill == LANES && columns_fill == LANES)
-        return outer_product<OuterTiles>(index, block, rows, others, tokens, words, TILE_BYTES, gradient, threads);
+      if (squares && tie) return outer_product<OuterTiles>(index, block, rows, others, tokens, words, TILE_BYTES, gradient, threads);
       if (block.ins == 1) return outer_product<OuterRowTiles>(index, block, rows, others, tokens, words, OUTER_BYTES, gradient, threads);
     }
 #endif
