@@ -143,6 +143,22 @@ def test_labels_differ(record, configurations):
     ]
 
 
+@pytest.mark.parametrize(
+    ("workload", "told"),
+    [({"precision": "bf16"}, "precision {}"), ({"steps": 500}, "steps {}"), ({"batch_size": 64}, "batch size {}")],
+)
+def test_labels_tell_workloads_apart(record, configurations, workload, told):
+    """A dense model in bf16 beside sparse ones in fp32 is not compared with them, and a reader must see why."""
+    ((name, value),) = workload.items()
+    sparse = record(3.2, density=0.1, updates=0)
+    made = configurations([record(3.0, density=1, **workload), sparse])
+    assert [one.label for one in made] == [
+        f"dense {told.format(value)}",
+        f"static d0.1 {told.format(getattr(sparse.recipe, name))}",
+    ]
+    assert not made[0].trained_like(made[1])
+
+
 def test_a_choice_of_the_best_is_said(record, collection):
     """A reader must see where a row is the lowest of several, for that flatters it."""
     runs = [*seeds(record, 3.5, density=0.1, block="1x1", updates=0), *seeds(record, 3.2, density=0.1, block="16x16")]

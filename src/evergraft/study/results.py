@@ -25,6 +25,7 @@ IDENTITIES = ("corpus_identity", "model_identity")  # of an environment: hashes 
 FIRST = ("model", "density", "block", "seed")  # what labels tell before OTHERS, or not at all
 OTHERS = (*(name for name in Recipe.model_fields if name not in FIRST), *IDENTITIES)
 CONDITIONS = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
+WORKLOAD = ("corpus_identity", "steps", "tokens", *CONDITIONS)  # the facts that `Configuration.conditions` are made of
 ENVIRONMENT_KEYS = {"command", "platform", "python", "processor", "cpu_capability", "threads", "gpu", "versions"}
 
 
@@ -329,11 +330,12 @@ def _configurations(records: Sequence[RunRecord]) -> tuple[Configuration, ...]:
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:
-    """For each record its family, model, density and block as far as records differ in them, then whatever else it
-    takes to tell it from those that these leave alike: other fields, other text, another config.json of that name.
+    """For each record its family, model, density, block and workload as far as records differ in them, for figures
+    under other workloads are not compared; then whatever else it takes to tell it from those that these leave alike:
+    other fields, another config.json of that name.
     """
     labels = [record.family for record in records]
-    for fields in (("model",), ("density", "block"), OTHERS):
+    for fields in (("model",), ("density", "block"), WORKLOAD, OTHERS):
         alike = defaultdict(list)
         for index, label in enumerate(labels):
             alike[label if fields is OTHERS else ""].append(index)

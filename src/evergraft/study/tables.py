@@ -230,8 +230,8 @@ def transfer(collection: Collection) -> Table:
     note = (
         "Validation metrics of `evergraft finetune`. Several fine-tunings of one model (all of them in brackets) count "
         f"as their mean; {INTERVAL}, the difference from the dense model is paired by them. That is "
-        "the one pre-trained alike, fine-tuned as long on as large batches of the same data, at the best of its own "
-        "rates."
+        "the one pre-trained alike, in the same precision, fine-tuned as long on as large batches of the same data, at "
+        'the best of its own rates; "-" where there is none.'
     )
     header = ("task", "configuration", "encoder", "fine-tuned", "models", "metric", "over dense")
     return Table("transfer", "Fine-tuning", note, header, tuple(sorted(rows, key=lambda row: row[0])))
