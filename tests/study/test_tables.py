@@ -241,7 +241,8 @@ def write_finetuning(run, number, accuracy, settings):
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):
+@pytest.mark.parametrize(("precision", "told"), [("fp32", ""), ("bf16", " precision {}")])
+def test_fine_tuned_models_beside_the_dense_one(precision, told, record, collection, tmp_path):
     def finetuned(name, accuracies, settings, **fields):
         runs = []
         for run, values in zip(seeds(record, 3.0, **fields), accuracies, strict=True):
@@ -250,14 +251,15 @@ def test_fine_tuned_models_beside_the_dense_one(record, collection, tmp_path):
                 write_finetuning(runs[-1], number, value, settings)
         return runs
 
-    dense = finetuned("dense", [[0.7, 0.8], [0.75, 0.75], [0.7]], {}, density=1)
+    dense = finetuned("dense", [[0.7, 0.8], [0.75, 0.75], [0.7]], {}, density=1, precision=precision)
     sparse = finetuned("sparse", [[0.8], [0.8, 0.8], [0.75]], {"learning_rate": 2e-4}, density=0.1, updates=0)
     low, high = (f"3 epochs, batches of 32, rate {rate}" for rate in ("0.0001", "0.0002"))
+    ours, theirs = f"static d0.1{told.format('fp32')}", f"dense{told.format(precision)}"
     assert transfer(collection(*sparse, *dense)).rows == (
-        ("sst2, Pearson", "static d0.1", "as it was", high, "0 (0)", "undefined", "-"),
-        ("sst2, Pearson", "dense", "as it was", low, "0 (0)", "undefined", "-"),
-        ("sst2, accuracy", "static d0.1", "as it was", high, "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
-        ("sst2, accuracy", "dense", "as it was", low, "3 (5)", "0.733 ± 0.072", "-"),
+        ("sst2, Pearson", ours, "as it was", high, "0 (0)", "undefined", "-"),
+        ("sst2, Pearson", theirs, "as it was", low, "0 (0)", "undefined", "-"),
+        ("sst2, accuracy", ours, "as it was", high, "3 (4)", "0.783 ± 0.072", "0.050 ± 0.000"),
+        ("sst2, accuracy", theirs, "as it was", low, "3 (5)", "0.733 ± 0.072", "-"),
     )
 
 

@@ -24,7 +24,8 @@ TOPOLOGY_FILE, FINETUNE_FOLDER = "topology.jsonl", "finetune"
 IDENTITIES = ("corpus_identity", "model_identity")  # of an environment: hashes of what a run read from elsewhere
 FIRST = ("model", "density", "block", "seed")  # what labels tell before OTHERS, or not at all
 OTHERS = (*(name for name in Recipe.model_fields if name not in FIRST), *IDENTITIES)
-CONDITIONS = ("sequence_length", "batch_size", "minutes", "precision", "validation_sequences")
+MEASURED = ("precision", "validation_sequences")  # bear on a validation loss; fine-tuned scores are taken in fp32
+CONDITIONS = ("sequence_length", "batch_size", "minutes", *MEASURED)
 WORKLOAD = ("corpus_identity", "steps", "tokens", *CONDITIONS)  # the facts that `Configuration.conditions` are made of
 ENVIRONMENT_KEYS = {"command", "platform", "python", "processor", "cpu_capability", "threads", "gpu", "versions"}
 
@@ -184,6 +185,11 @@ class Configuration:
     def trained_like(self, other: Configuration) -> bool:
         """Whether both are models of one size, trained under the same conditions."""
         return self.size == other.size and self.conditions == other.conditions
+
+    def pretrained_like(self, other: Configuration) -> bool:
+        """The same but for how their losses were measured: what they come to in fine-tuning is compared."""
+        unlike = {name for name, value in self.conditions.items() if other.conditions[name] != value}
+        return self.size == other.size and unlike.issubset(MEASURED)
 
     def setting(self, **same: Any) -> str:
         """Its runs' (`RunRecord.setting`)."""

@@ -211,7 +211,7 @@ def transfer(collection: Collection) -> Table:
     scored = [(one, _scores(one)) for one in collection.configurations]
     every = [score for _, scores in scored for score in scores]
     for one, scores in scored:
-        dense = [theirs for other, theirs in scored if other.dense and one.trained_like(other)]
+        dense = [theirs for other, theirs in scored if other.dense and one.pretrained_like(other)]
         for score, by_seed in sorted(scores.items()):
             beside = {} if one.dense else _best_dense(dense, score, by_seed)
             over = paired_difference(beside, by_seed)
@@ -230,8 +230,8 @@ def transfer(collection: Collection) -> Table:
     note = (
         "Validation metrics of `evergraft finetune`. Several fine-tunings of one model (all of them in brackets) count "
         f"as their mean; {INTERVAL}, the difference from the dense model is paired by them. That is "
-        "the one pre-trained alike, in the same precision, fine-tuned as long on as large batches of the same data, at "
-        'the best of its own rates; "-" where there is none.'
+        "the one pre-trained alike, in whatever precision, fine-tuned as long on as large batches of the same data, at "
+        "the best of its own rates; - where there is none."
     )
     header = ("task", "configuration", "encoder", "fine-tuned", "models", "metric", "over dense")
     return Table("transfer", "Fine-tuning", note, header, tuple(sorted(rows, key=lambda row: row[0])))
