@@ -457,15 +457,18 @@ def _bench(
 @app.command()
 def report(
     targets: Annotated[list[Path], typer.Argument(metavar="RUN... | STUDY", help="Run folders, or one study file.")],
-    form: Annotated[str, typer.Option("--format", help="html, markdown (tables) or csv (a line a run).")] = "html",
+    form: Annotated[
+        str,
+        typer.Option("--format", help="html, markdown (tables), csv (a line a run) or scores (csv, a line a score)."),
+    ] = "html",
     output: Annotated[
         Path | None,
         typer.Option(help="The file to write (default: STUDY.html with the study's runs; else standard output)."),
     ] = None,
 ) -> None:
     """Turn a study, or any runs, into one self-contained page of charts and tables."""
-    if form not in ("html", "markdown", "csv"):
-        raise EvergraftError(f"--format must be html, markdown or csv; got {form}")
+    if form not in ("html", "markdown", "csv", "scores"):
+        raise EvergraftError(f"--format must be html, markdown, csv or scores; got {form}")
     from evergraft.study.report import report as make
 
     text, path = make(targets, form, output)  # type: ignore[arg-type]

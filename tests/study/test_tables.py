@@ -14,7 +14,7 @@ from evergraft.errors import EvergraftError
 from evergraft.study.paper import PUBLISHED, comparisons
 from evergraft.study.rates import sweeps
 from evergraft.study.results import collect
-from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, tables, transfer
+from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, scores_csv, tables, transfer
 
 
 def seeds(record, loss, spread=0.01, **fields):
@@ -298,6 +298,20 @@ def test_only_like_fine_tunings_are_repeats_of_each_other(record, collection, tm
         ("as it was", "1 (1)", "0.900"),
         ("as it was", "1 (2)", "0.550"),
     ]
+
+
+def test_scores_have_a_line_each(record, collection, tmp_path):
+    runs = [replace(record(3.0, density=density), folder=tmp_path / f"{density}") for density in (1, 0.1)]
+    for run in runs:
+        write_finetuning(run, 7, 0.5, {"learning_rate": 1e-3, "seed": 7})
+    rows = list(csv.DictReader(io.StringIO(scores_csv(collection(*runs)))))
+    assert [(row["family"], row["metric"], row["value"]) for row in rows] == [
+        ("dense", "accuracy", "0.5"),
+        ("dense", "pearson", ""),
+        ("dynamic", "accuracy", "0.5"),
+        ("dynamic", "pearson", ""),
+    ]
+    assert {(row["task"], row["learning_rate"], row["seed"]) for row in rows} == {("sst2", "0.001", "7")}
 
 
 def test_csv_has_a_line_a_run(finished_study):

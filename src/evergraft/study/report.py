@@ -21,9 +21,9 @@ from evergraft.pretraining.run import MODEL
 from evergraft.study.pareto import COSTS, equal_loss
 from evergraft.study.results import Collection, RunRecord, collect
 from evergraft.study.status import STATES, counted, duration
-from evergraft.study.tables import Table, runs_csv, tables
+from evergraft.study.tables import Table, runs_csv, scores_csv, tables
 
-Format = Literal["html", "markdown", "csv"]
+Format = Literal["html", "markdown", "csv", "scores"]
 PICTURED = 4  # runs whose topologies are drawn
 
 
@@ -32,7 +32,8 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
 
     Args:
         targets: one study file, or run folders.
-        form: `html` is one file with everything in it, charts too; `markdown` has the tables; `csv` a line a run.
+        form: `html` is one file with everything in it, charts too; `markdown` has the tables; `csv` a line a run;
+            `scores`, CSV too, a line a score of a fine-tuned model.
         output: the file to write; by default STUDY.html in the study's output (of runs: report.html here) for HTML, and
             nothing for the others.
 
@@ -40,10 +41,10 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
         The text, and the file that holds it, if one does.
 
     Raises:
-        EvergraftError: as `collect`.
+        EvergraftError: as `collect` and `scores_csv`.
     """
     collection = collect(targets)
-    text = {"html": to_html, "markdown": to_markdown, "csv": runs_csv}[form](collection)
+    text = {"html": to_html, "markdown": to_markdown, "csv": runs_csv, "scores": scores_csv}[form](collection)
     path = output or (collection.page if form == "html" else None)
     if path is not None:
         if path.is_dir():

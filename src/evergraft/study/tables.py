@@ -11,10 +11,11 @@ from functools import cached_property
 from statistics import mean
 from typing import Any
 
+from evergraft.errors import EvergraftError
 from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons
 from evergraft.study.pareto import equal_loss
 from evergraft.study.rates import sweeps
-from evergraft.study.results import Collection, Configuration, RunRecord, Score
+from evergraft.study.results import SETTINGS, Collection, Configuration, RunRecord, Score
 from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval, verdict
 
 Cell = str
@@ -251,7 +252,31 @@ def memory(collection: Collection) -> Table:
 
 def runs_csv(collection: Collection) -> str:
     """One line a run: name, family, folder, recipe and result; for spreadsheets and scripts."""
-    rows = [_flat(record) for record in collection.records]
+    return _csv([_flat(record) for record in collection.records])
+
+
+def scores_csv(collection: Collection) -> str:
+    """One line a score: the run's name and family, how it was fine-tuned, by which seed, the metric and its value.
+
+    Raises:
+        EvergraftError: no run of the collection has been fine-tuned.
+    """
+    how = (*SETTINGS, "data_identity", "seed")
+    rows = [
+        {"name": record.name, "family": record.family}
+        | {name: result.get(name) for name in how}
+        | {"metric": metric, "value": value}
+        for record in collection.records
+        for result in record.finetuned
+        for metric, value in result["metrics"].items()
+    ]
+    if not rows:
+        folder = collection.records[0].folder
+        raise EvergraftError(f"no run has been fine-tuned; begin with: evergraft finetune {folder} --task TASK")
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     fields = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
