@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evergraft.pretraining.model import bert_config, create_model
+from evergraft.bert.model import bert_config, create_model
 
 SEQUENCES, LENGTH, MASKED, VOCABULARY = 32, 32, 5, 1024  # recipes/proxy.yaml
 MODELS = Path(__file__).parents[1] / "studies" / "models"

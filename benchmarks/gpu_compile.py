@@ -23,9 +23,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import autotuner, driver, jit
 
-from evergraft.pretraining.recipe import parse_block
-from evergraft.products import gpu
-from evergraft.topology import BlockTopology
+from evergraft.runs.recipe import parse_block
+from evergraft.sparse.products import gpu
+from evergraft.sparse.topology import BlockTopology
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 INSTRUCTIONS = {

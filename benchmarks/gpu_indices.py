@@ -14,12 +14,12 @@ import json
 import numpy as np
 
 from evergraft.bench.timing import fastest
-from evergraft.pretraining.recipe import parse_block
-from evergraft.products.gpu.gather import _limit
-from evergraft.products.gpu.grouping import by_columns, by_rows
-from evergraft.products.gpu.sample import GATHERED
-from evergraft.products.gpu.work import divide
-from evergraft.topology import BlockTopology
+from evergraft.runs.recipe import parse_block
+from evergraft.sparse.products.gpu.gather import _limit
+from evergraft.sparse.products.gpu.grouping import by_columns, by_rows
+from evergraft.sparse.products.gpu.sample import GATHERED
+from evergraft.sparse.products.gpu.work import divide
+from evergraft.sparse.topology import BlockTopology
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from evergraft.bench.results import append
-from evergraft.jsonlines import JsonLines
-from evergraft.pretraining.recipe import Recipe
-from evergraft.pretraining.run import environment
-from evergraft.pretraining.training import pretrain
+from evergraft.files.jsonlines import JsonLines
+from evergraft.runs.folder import environment
+from evergraft.runs.recipe import Recipe
+from evergraft.training.pretrain import pretrain
 
 ROOT = Path(__file__).parents[1]
 RUNS = {  # name -> backend, compiled

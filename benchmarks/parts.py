@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evergraft.allocator import keep_freed_memory
-from evergraft.pretraining.attention import attention
-from evergraft.pretraining.dropout import Dropout, dropout
-from evergraft.pretraining.gelu import gelu
-from evergraft.pretraining.residual_norm import residual_norm
-from evergraft.pretraining.vocabulary_loss import vocabulary_loss
+from evergraft.kernels.allocator import keep_freed_memory
+from evergraft.kernels.attention import attention
+from evergraft.kernels.dropout import Dropout, dropout
+from evergraft.kernels.gelu import gelu
+from evergraft.kernels.residual_norm import residual_norm
+from evergraft.kernels.vocabulary_loss import vocabulary_loss
 
 ROUNDS = 7
 BATCH, LENGTH, HIDDEN, HEADS, VOCABULARY, MASKED = 32, 128, 768, 12, 30522, 608

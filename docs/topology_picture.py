@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from transformers import TrainerCallback
 
 from evergraft import SparseLinear, sparse_layers
-from evergraft.pretraining.recipe import Recipe
-from evergraft.pretraining.training import pretrain
+from evergraft.runs.recipe import Recipe
+from evergraft.training.pretrain import pretrain
 
 LAYER = "bert.encoder.layer.0.intermediate.dense"
 RECIPE = Recipe(

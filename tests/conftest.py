@@ -14,8 +14,8 @@ from hypothesis import settings
 
 from evergraft import cli
 from evergraft.corpus import Corpus, prepare
-from evergraft.pretraining.recipe import Recipe
-from evergraft.pretraining.training import pretrain
+from evergraft.runs.recipe import Recipe
+from evergraft.training.pretrain import pretrain
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

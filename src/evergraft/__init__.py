@@ -6,27 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evergraft.callback import TopologyCallback as TopologyCallback
-    from evergraft.conversion import densify as densify
-    from evergraft.conversion import sparse_layers as sparse_layers
-    from evergraft.conversion import sparsify as sparsify
     from evergraft.errors import EvergraftError as EvergraftError
     from evergraft.evolution import TopologyUpdater as TopologyUpdater
-    from evergraft.layer import SparseLinear as SparseLinear
-    from evergraft.topology import BlockTopology as BlockTopology
+    from evergraft.evolution.callback import TopologyCallback as TopologyCallback
+    from evergraft.sparse.conversion import densify as densify
+    from evergraft.sparse.conversion import sparse_layers as sparse_layers
+    from evergraft.sparse.conversion import sparsify as sparsify
+    from evergraft.sparse.layer import SparseLinear as SparseLinear
+    from evergraft.sparse.topology import BlockTopology as BlockTopology
 
 __version__ = "0.1.0"
 
 # Imported on first use, so that the command line starts without waiting for torch.
 _HOMES = {
-    "BlockTopology": "topology",
+    "BlockTopology": "sparse.topology",
     "EvergraftError": "errors",
-    "SparseLinear": "layer",
-    "TopologyCallback": "callback",
-    "TopologyUpdater": "evolution",
-    "densify": "conversion",
-    "sparse_layers": "conversion",
-    "sparsify": "conversion",
+    "SparseLinear": "sparse.layer",
+    "TopologyCallback": "evolution.callback",
+    "TopologyUpdater": "evolution.updater",
+    "densify": "sparse.conversion",
+    "sparse_layers": "sparse.conversion",
+    "sparsify": "sparse.conversion",
 }
 __all__ = ["__version__", *_HOMES]
 

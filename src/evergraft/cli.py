@@ -15,7 +15,7 @@ import typer
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import SEEDS, Recipe, load_recipe, parse_block
+from evergraft.runs.recipe import SEEDS, Recipe, load_recipe, parse_block
 
 app = typer.Typer(
     name="evergraft",
@@ -157,8 +157,8 @@ def pretrain(
             f"--resume goes on with the run's own recipe; drop --{', --'.join(given).replace('_', '-')}"
         )
     plan = None if resume else load_recipe(recipe, fields)
-    from evergraft.pretraining import training
-    from evergraft.pretraining.summary import summarise
+    from evergraft.training import pretrain as training
+    from evergraft.training.summary import summarise
 
     try:
         result = training.resume(resume) if resume else training.pretrain(plan, output)  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run's MLM and NSP loss and accuracy on any text."""
-    from evergraft.pretraining.evaluation import evaluate as measure
+    from evergraft.training.evaluate import evaluate as measure
 
     result = measure(run, corpus, batch_size=batch_size, device=device)
     _report(result, as_json, lambda: _print_pairs(result))
@@ -195,7 +195,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's model as a plain dense Hugging Face checkpoint, with tokenizer and model card."""
-    from evergraft.pretraining.export import export as write
+    from evergraft.training.export import export as write
 
     result = write(run, directory)
     _report(result, as_json, lambda: _print_pairs(result))
@@ -284,8 +284,8 @@ def flops(
     as_json: Json = False,
 ) -> None:
     """Count training FLOPs and bytes, sparse against dense."""
-    from evergraft.ledger import ledger
-    from evergraft.pretraining.configuration import buildable_config
+    from evergraft.bert.configuration import buildable_config
+    from evergraft.bert.ledger import ledger
 
     config = buildable_config(model, 1, sequence_length)
     result = ledger(config, density, parse_block(block) if block else None, sequence_length).to_dict(sequences)
@@ -438,9 +438,9 @@ def _bench(
     show: Callable[[dict[str, Any]], None],
 ) -> None:
     """Measure, then chart, record and report; what cannot be written is found out before measuring."""
-    from evergraft.allocator import keep_freed_memory
     from evergraft.bench import chart, results
-    from evergraft.pretraining.run import environment
+    from evergraft.kernels.allocator import keep_freed_memory
+    from evergraft.runs.folder import environment
 
     keep_freed_memory()
     results.check_destination(plot, "--plot")
@@ -485,7 +485,7 @@ def study_run(study: StudyFile, jobs: Jobs = 1, as_json: Json = False) -> None:
     from evergraft.study.grid import load_study
 
     plan = load_study(study)
-    from evergraft.study.runner import StudyInterrupted, run_study
+    from evergraft.study.execution import StudyInterrupted, run_study
     from evergraft.study.status import print_status, status_report
 
     try:

@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from evergraft import allocator, cli
+from evergraft import cli
 from evergraft.bench import products, profile, step
 from evergraft.bench.peaks import Peak
+from evergraft.kernels import allocator
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from evergraft.products import backend_names
+from evergraft.sparse.products import backend_names
 
 pytestmark = [
     pytest.mark.skipif("cpu" not in backend_names(), reason="the reference products scatter to dense weights"),
@@ -22,8 +22,8 @@ import ctypes, gc, json, sys
 from pathlib import Path
 import numpy as np, torch
 from evergraft import SparseLinear
-from evergraft.topology import BlockTopology
-from evergraft.products import choose_backend
+from evergraft.sparse.topology import BlockTopology
+from evergraft.sparse.products import choose_backend
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -68,7 +68,7 @@ print(json.dumps({"peak": status("VmHWM") - before - activations, "dense": 16 * 
 
 MODEL = """
 from evergraft.bench.step import StepBench
-from evergraft.conversion import sparse_layers
+from evergraft.sparse.conversion import sparse_layers
 sizes = {"densities": (0.1,), "blocks": (block,), "batch_size": 1, "sequence_length": 8, "vocabulary_size": 128}
 StepBench("tiny", **sizes)._sparse_step(0.1, block)()
 bench = StepBench("base", **sizes)

@@ -57,7 +57,7 @@ def test_threads_are_put_back():
 
 
 def test_tier_is_the_backends(monkeypatch):
-    from evergraft.products import dense
+    from evergraft.sparse.products import dense
 
     monkeypatch.setattr(dense, "tier", lambda: "avx2", raising=False)
     assert bench().run(peak_size=32)["tier"] == "avx2"

@@ -8,8 +8,8 @@ import torch
 
 from evergraft.bench.products import sparse_products
 from evergraft.bench.rivals import DENSE, PRODUCTS, SPARSE, Layer, rivals
-from evergraft.products.dense import gather
-from evergraft.topology import BlockTopology
+from evergraft.sparse.products.dense import gather
+from evergraft.sparse.topology import BlockTopology
 
 
 def layer(block, dtype=torch.float32):

@@ -10,7 +10,7 @@ import torch
 from evergraft import EvergraftError
 from evergraft.bench import step
 from evergraft.bench.step import StepBench, with_full_head
-from evergraft.pretraining.model import bert_config, create_model
+from evergraft.bert.model import bert_config, create_model
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from evergraft.corpus import Corpus, prepare, prepared
 from evergraft.corpus.corpus import entropy
 from evergraft.corpus.preparation import TokenDocument, _split_sentences, join_short
 from evergraft.corpus.vocabulary import learn_vocabulary, load_vocabulary
-from evergraft.folders import atomic_folder
+from evergraft.files.folders import atomic_folder
 from tests.conftest import prose
 
 SETTINGS = {"vocabulary_size": 200, "sequence_length": 32, "validation_fraction": 0.2, "progress": False}

@@ -14,15 +14,15 @@ import torch
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from evergraft.conversion import sparse_layers
+from evergraft.bert.model import SparseBertForPreTraining
 from evergraft.errors import EvergraftError
 from evergraft.finetuning import finetune
 from evergraft.finetuning.finetune import _name
 from evergraft.finetuning.model import SparseBertForSequenceClassification, classifier
 from evergraft.finetuning.tasks import METRICS, TASKS, measure
-from evergraft.pretraining.model import SparseBertForPreTraining
-from evergraft.pretraining.run import Run
-from evergraft.study.results import collect
+from evergraft.runs.folder import Run
+from evergraft.sparse.conversion import sparse_layers
+from evergraft.study.collection import collect
 from evergraft.study.tables import transfer
 
 

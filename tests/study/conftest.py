@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evergraft.folders import write_atomically
-from evergraft.pretraining.recipe import Recipe
-from evergraft.pretraining.training import pretrain
+from evergraft.files.folders import write_atomically
+from evergraft.runs.recipe import Recipe
+from evergraft.study.collection import Collection, RunRecord, _configurations
+from evergraft.study.execution import run_study
 from evergraft.study.grid import family_of, load_study
-from evergraft.study.results import Collection, RunRecord, _configurations
-from evergraft.study.runner import run_study
+from evergraft.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import Recipe
+from evergraft.runs.recipe import Recipe
 from evergraft.study.grid import family_of, load_study
 
 BASE = {"model": "tiny", "steps": 400}

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from evergraft.bert.model import SparseBertForPreTraining, create_model
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.model import SparseBertForPreTraining, create_model
-from evergraft.pretraining.training import _config
-from evergraft.study.figures import loss_against, loss_curves, memory
+from evergraft.study.charts import loss_against, loss_curves, memory
+from evergraft.study.collection import collect, read_run
 from evergraft.study.report import report, to_markdown
-from evergraft.study.results import collect, read_run
 from evergraft.study.topologies import _last_topologies, first_topology, layer_pictures
+from evergraft.training.pretrain import _config
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = [

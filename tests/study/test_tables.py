@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from evergraft.errors import EvergraftError
+from evergraft.study.collection import collect
 from evergraft.study.paper import PUBLISHED, comparisons
 from evergraft.study.rates import sweeps
-from evergraft.study.results import collect
 from evergraft.study.tables import dynamic_against_static, learning_rates, runs_csv, scores_csv, tables, transfer
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from evergraft.folders import write_atomically
+from evergraft.files.folders import write_atomically
 
 Figures = dict[str, Any]
 

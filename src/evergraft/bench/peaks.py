@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from evergraft.bench.timing import fastest
-from evergraft.onednn import has_onednn, onednn_linear
+from evergraft.kernels.onednn import has_onednn, onednn_linear
 
 
 @dataclass(frozen=True, order=True)

@@ -12,11 +12,11 @@ import torch
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.rivals import PRODUCTS, Layer, Rival, rivals
 from evergraft.bench.timing import fastest, torch_threads
+from evergraft.bert.ledger import Ledger, LinearCost
 from evergraft.errors import EvergraftError
-from evergraft.layer import INITIAL_STD
-from evergraft.ledger import Ledger, LinearCost
-from evergraft.products import check_backend, choose_backend
-from evergraft.topology import BlockTopology
+from evergraft.sparse.layer import INITIAL_STD
+from evergraft.sparse.products import check_backend, choose_backend
+from evergraft.sparse.topology import BlockTopology
 
 SPARSE_ROUNDS = 3  # of the rivals that are sparse: most are many times slower, and would take all the time
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

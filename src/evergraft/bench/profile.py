@@ -11,8 +11,8 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from evergraft.bench.step import CLIPPING, WARM_UP, Step, StepBench
+from evergraft.bert.model import bert_config
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.model import bert_config
 
 # The first of these that matches an operator's name, or that of one it was called from, says what it is for.
 PARTS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evergraft.errors import EvergraftError
-from evergraft.folders import write_atomically
+from evergraft.files.folders import write_atomically
 
 
 def check_destination(path: Path | None, option: str, holds_results: bool = False) -> None:

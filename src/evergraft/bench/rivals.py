@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from evergraft.onednn import has_onednn, onednn_linear
-from evergraft.products.dense import scatter
-from evergraft.topology import BlockTopology
+from evergraft.kernels.onednn import has_onednn, onednn_linear
+from evergraft.sparse.products.dense import scatter
+from evergraft.sparse.topology import BlockTopology
 
 PRODUCTS = ("forward", "input_gradient", "weight_gradient")
 

@@ -16,13 +16,13 @@ from transformers import BertConfig, BertForPreTraining
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.products import DTYPES, check_device, check_precision, rates, tier
 from evergraft.bench.timing import fastest, torch_threads
-from evergraft.conversion import STACK, sparse_layers, sparsify
+from evergraft.bert.ledger import Ledger, ledger
+from evergraft.bert.masking import IGNORED, masking_budget
+from evergraft.bert.model import OWN_KEYS, SparseBertConfig, SparseBertForPreTraining, bert_config, create_model
 from evergraft.evolution import TopologyUpdater
-from evergraft.ledger import Ledger, ledger
-from evergraft.onednn import OneDnnLinear, has_onednn
-from evergraft.pretraining.masking import IGNORED, masking_budget
-from evergraft.pretraining.model import OWN_KEYS, SparseBertConfig, SparseBertForPreTraining, bert_config, create_model
-from evergraft.products import check_backend, choose_backend
+from evergraft.kernels.onednn import OneDnnLinear, has_onednn
+from evergraft.sparse.conversion import STACK, sparse_layers, sparsify
+from evergraft.sparse.products import check_backend, choose_backend
 
 SPARSE, LEAN, STOCK = "sparse", "lean dense", "stock transformers"
 LEAN_ONEDNN = "lean dense (oneDNN)"

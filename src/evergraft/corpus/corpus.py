@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from evergraft.errors import EvergraftError
-from evergraft.folders import MANIFEST, verify_manifest
+from evergraft.files.folders import MANIFEST, verify_manifest
 
 FORMAT = 1
 TOKENIZER = "tokenizer.json"

@@ -25,7 +25,7 @@ from evergraft.corpus.docstrings import docstrings_identity
 from evergraft.corpus.sources import DOCSTRINGS, STDIN, Watch, documents, files
 from evergraft.corpus.vocabulary import learn_vocabulary, load_vocabulary
 from evergraft.errors import EvergraftError
-from evergraft.folders import atomic_folder, write_manifest
+from evergraft.files.folders import atomic_folder, write_manifest
 
 BATCH_CHARACTERS = 4 << 20  # tokenised at a time, on all cores
 LEAST_DOCUMENTS = 2  # of a split, so that a pair can be of two documents

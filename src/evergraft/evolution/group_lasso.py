@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from evergraft.layer import INITIAL_STD, SparseLinear
+from evergraft.sparse.layer import INITIAL_STD, SparseLinear
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evergraft.topology import BlockTopology
+from evergraft.sparse.topology import BlockTopology
 
 
 def grow(topology: BlockTopology, count: int, rng: np.random.Generator) -> Tensor:

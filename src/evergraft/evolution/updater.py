@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evergraft.conversion import random_generator, sparse_layers
 from evergraft.errors import EvergraftError
 from evergraft.evolution.exploration import Exploration
 from evergraft.evolution.grow import grow
 from evergraft.evolution.optimizer_state import carry, check_carriable
 from evergraft.evolution.prune import PruneBy, check_prune_by, prune
 from evergraft.evolution.schedule import Decay, UpdateSchedule
-from evergraft.layer import SparseLinear
+from evergraft.sparse.conversion import random_generator, sparse_layers
+from evergraft.sparse.layer import SparseLinear
 
 
 @dataclass(frozen=True)

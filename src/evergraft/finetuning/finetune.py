@@ -19,18 +19,18 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from evergraft.callback import TopologyCallback
+from evergraft.bert.tokenizer import save_tokenizer
 from evergraft.errors import EvergraftError
+from evergraft.evolution.callback import TopologyCallback
+from evergraft.files.folders import atomic_folder
+from evergraft.finetuning.labelled import SUFFIXES, Examples, examples_identity, load_task
 from evergraft.finetuning.model import classifier
-from evergraft.finetuning.tables import SUFFIXES, Examples, examples_identity, load_task
 from evergraft.finetuning.tasks import Task, measure
-from evergraft.folders import atomic_folder
-from evergraft.pretraining.budget import Budget
-from evergraft.pretraining.progress import ProgressBar
-from evergraft.pretraining.recipe import SEEDS
-from evergraft.pretraining.run import ENVIRONMENT, MODEL, RESULT, Run, environment
-from evergraft.pretraining.tokenizer import save_tokenizer
-from evergraft.pretraining.trainer import resolve_device
+from evergraft.runs.folder import ENVIRONMENT, MODEL, RESULT, Run, environment
+from evergraft.runs.recipe import SEEDS
+from evergraft.training.budget import Budget
+from evergraft.training.progress import ProgressBar
+from evergraft.training.trainer import resolve_device
 
 FOLDER = "finetune"
 WARMUP = 0.1  # of the steps: the rate rises to its peak, then falls to zero (Devlin et al., 2018, appendix A.3)

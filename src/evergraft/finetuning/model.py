@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from evergraft.conversion import densify
+from evergraft.bert.model import SparseBertConfig, SparsePreTrainedModel, sparsify_as_configured
 from evergraft.finetuning.tasks import Task
-from evergraft.pretraining.model import SparseBertConfig, SparsePreTrainedModel, sparsify_as_configured
-from evergraft.pretraining.run import Run
+from evergraft.runs.folder import Run
+from evergraft.sparse.conversion import densify
 
 
 class SparseBertForSequenceClassification(SparsePreTrainedModel, BertForSequenceClassification):  # type: ignore[no-untyped-call]

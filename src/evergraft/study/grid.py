@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import SEEDS, Recipe, read_yaml, recipe_from, with_fields
+from evergraft.runs.recipe import SEEDS, Recipe, read_yaml, recipe_from, with_fields
 
 Fields = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergraft.study.results import CONDITIONS, Configuration, best_of, distinctions
+from evergraft.study.collection import CONDITIONS, Configuration, best_of, distinctions
 from evergraft.study.statistics import Estimate, paired_difference, verdict
 
 

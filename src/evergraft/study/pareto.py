@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
 
-from evergraft.study.results import Configuration
+from evergraft.study.collection import Configuration
 from evergraft.study.statistics import Estimate, log_t_interval
 
 COSTS = {

@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from evergraft.family import learning_rate_factor
-from evergraft.study.results import Configuration, best_of
+from evergraft.bert.sizes import learning_rate_factor
+from evergraft.study.collection import Configuration, best_of
 from evergraft.study.statistics import Estimate, log_t_interval
 
 

@@ -16,10 +16,10 @@ from markupsafe import Markup, escape
 
 from evergraft import __version__
 from evergraft.errors import EvergraftError
-from evergraft.folders import write_atomically
-from evergraft.pretraining.run import MODEL
+from evergraft.files.folders import write_atomically
+from evergraft.runs.folder import MODEL
+from evergraft.study.collection import Collection, RunRecord, collect
 from evergraft.study.pareto import COSTS, equal_loss
-from evergraft.study.results import Collection, RunRecord, collect
 from evergraft.study.status import STATES, counted, duration
 from evergraft.study.tables import Table, runs_csv, scores_csv, tables
 
@@ -115,7 +115,7 @@ def machines(collection: Collection) -> list[str]:
 
 
 def _sections(collection: Collection) -> list[Section]:
-    from evergraft.study import figures
+    from evergraft.study import charts as figures
 
     made = tables(collection)
     by_key = {table.key: table for table in made}

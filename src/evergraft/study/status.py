@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from evergraft.errors import EvergraftError
-from evergraft.pretraining.recipe import Recipe, load_recipe
-from evergraft.pretraining.run import RECIPE, read_result
+from evergraft.runs.folder import RECIPE, read_result
+from evergraft.runs.recipe import Recipe, load_recipe
 from evergraft.study.grid import PlannedRun, Study
 
 State = Literal["finished", "running", "failed", "stopped", "waiting"]

@@ -12,10 +12,10 @@ from statistics import mean
 from typing import Any
 
 from evergraft.errors import EvergraftError
+from evergraft.study.collection import SETTINGS, Collection, Configuration, RunRecord, Score
 from evergraft.study.paper import PUBLISHED_FLOP_RATIOS, Comparison, comparisons
 from evergraft.study.pareto import equal_loss
 from evergraft.study.rates import sweeps
-from evergraft.study.results import SETTINGS, Collection, Configuration, RunRecord, Score
 from evergraft.study.statistics import INTERVAL, Estimate, log_t_interval, paired_difference, t_interval, verdict
 
 Cell = str

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from evergraft.conversion import random_generator
-from evergraft.pretraining.run import Run
-from evergraft.study.results import RunRecord
-from evergraft.topology import BlockTopology
+from evergraft.runs.folder import Run
+from evergraft.sparse.conversion import random_generator
+from evergraft.sparse.topology import BlockTopology
+from evergraft.study.collection import RunRecord
 
 LARGEST, SMALLEST = 256, 96  # pixels of a picture's sides: larger ones are averaged, smaller ones enlarged
 WHITE, KEPT, GONE, NEW = (250, 250, 249), (15, 82, 87), (176, 182, 190), (234, 138, 30)

@@ -1,0 +1,1 @@
+"""BERT: sizes, configuration, model and pre-training examples."""

@@ -1,0 +1,110 @@
+"""What training costs: FLOPs and bytes, from shapes alone (docs/method.md, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from evergraft.bert.sizes import EncoderShape, encoder_linears
+from evergraft.sparse.topology import active_count, grid
+
+PASSES = 3  # forward, input gradient, weight gradient: each a product of the same size
+FLOAT, INDEX = 4, 4  # bytes of an fp32 number and of an int32 index
+MOMENTS = 2  # of Adam
+
+
+@dataclass(frozen=True)
+class LinearCost:
+    """A linear layer [out, in] of which `weights` exist, and the int32 `indices` that say which."""
+
+    out_features: int
+    in_features: int
+    weights: int
+    indices: int
+
+    def flops(self, tokens: int) -> int:
+        """Of the three products over `tokens` tokens; a multiply-add is two."""
+        return PASSES * 2 * self.weights * tokens
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The cost of an encoder; embeddings and heads are not counted.
+
+    Attributes:
+        linears: its fully connected layers.
+        attention_flops: of both attention products of all layers, forward and backward, for one sequence.
+        sequence_length: tokens a sequence has.
+        dense: the ledger of the dense twin; of a dense encoder, itself is meant and this is None.
+    """
+
+    linears: tuple[LinearCost, ...]
+    attention_flops: int
+    sequence_length: int
+    dense: Ledger | None
+
+    @property
+    def flops_per_sequence(self) -> int:
+        """Training FLOPs for one sequence: forward and backward."""
+        return self.attention_flops + sum(linear.flops(self.sequence_length) for linear in self.linears)
+
+    @property
+    def density(self) -> float:
+        """Weights that exist over weights of the dense twin."""
+        dense = sum(linear.out_features * linear.in_features for linear in self.linears)
+        return sum(linear.weights for linear in self.linears) / dense
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Bytes of the linear layers: fp32 weights and biases, their gradients, Adam's two moments, the indices."""
+        numbers = FLOAT * sum(linear.weights + linear.out_features for linear in self.linears)
+        indices = INDEX * sum(linear.indices for linear in self.linears)
+        return {"weights": numbers, "gradients": numbers, "optimizer": MOMENTS * numbers, "indices": indices}
+
+    def to_dict(self, sequences: int | None = None) -> dict[str, Any]:
+        """The figures of `evergraft flops`, those of a run of `sequences` sequences too."""
+        dense = self.dense or self
+        figures: dict[str, Any] = {
+            "flops_per_sequence": self.flops_per_sequence,
+            "flops_per_sequence_dense": dense.flops_per_sequence,
+            "flops_ratio": self.flops_per_sequence / dense.flops_per_sequence,
+            "density": self.density,
+            "bytes": self.bytes,
+            "bytes_dense": dense.bytes,
+            "bytes_ratio": sum(self.bytes.values()) / sum(dense.bytes.values()),
+        }
+        if sequences is not None:
+            figures["flops_total"] = sequences * self.flops_per_sequence
+        return figures
+
+
+def ledger(
+    config: EncoderShape, density: float = 1.0, block: tuple[int, int] | None = None, sequence_length: int = 128
+) -> Ledger:
+    """The ledger of a BERT encoder.
+
+    Args:
+        config: a BertConfig, or anything with its three sizes.
+        density: share of the weights that exist; 1 is dense.
+        block: count the blocks that a topology of this density holds, exactly; by default, density x weights.
+        sequence_length: tokens a sequence has.
+
+    Raises:
+        EvergraftError: a density outside (0, 1], or a block that does not divide a layer.
+    """
+    attention = config.num_hidden_layers * PASSES * 2 * (2 * sequence_length**2 * config.hidden_size)
+    shapes = encoder_linears(config) * config.num_hidden_layers
+    dense = Ledger(
+        tuple(LinearCost(out, into, out * into, 0) for out, into in shapes), attention, sequence_length, None
+    )
+    if density == 1:
+        return dense
+    linears = tuple(_sparse(out, into, density, block) for out, into in shapes)
+    return Ledger(linears, attention, sequence_length, dense)
+
+
+def _sparse(out: int, into: int, density: float, block: tuple[int, int] | None) -> LinearCost:
+    height, width = block or (1, 1)
+    rows, columns = grid(out, into, (height, width))
+    active = active_count(rows * columns, density)
+    return LinearCost(out, into, active * height * width, 2 * active + rows + columns + 2)

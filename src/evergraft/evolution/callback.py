@@ -1,0 +1,173 @@
+"""`TopologyCallback`: evolves the sparse layers of any model that `transformers.Trainer` trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from evergraft.errors import EvergraftError
+from evergraft.evolution import LayerUpdate, TopologyUpdater, apply_group_lasso
+from evergraft.evolution.prune import PruneBy
+from evergraft.evolution.schedule import Decay
+from evergraft.files.jsonlines import JsonLines
+
+STATE_FILE = "topology.safetensors"
+LOG_FILE = "topology.jsonl"
+ALL = "all"  # the layer of the line that sums up an update
+
+
+class TopologyCallback(TrainerCallback):
+    """Prunes and grows during training; every update is written to `topology.jsonl` in the output folder.
+
+    It holds a line a layer, and one whose layer is `all`: blocks pruned and grown, explored degrees of freedom, and the
+    share of the blocks grown by the update before that this one pruned.
+
+    The updater's state travels in the Trainer's checkpoints, so that `train(resume_from_checkpoint=...)` continues
+    exactly. The Trainer does not tell callbacks that folder: it is `checkpoint-STEP` of the output folder, or what
+    `TrainingArguments(resume_from_checkpoint=...)` says.
+
+    Args:
+        updates, prune_ratio, decay, prune_by: as for `TopologyUpdater`; `updates=0` is static sparsity.
+        group_lasso: strength of the decoupled Group Lasso, lambda_group; 0 is none.
+        seed: of growth; by default the Trainer's.
+        progress: how much of training is done, in [0, 1], from the Trainer's state; by default steps over `max_steps`.
+
+    Raises:
+        EvergraftError: when training begins, as `TopologyUpdater`.
+    """
+
+    updater: TopologyUpdater
+
+    def __init__(
+        self,
+        updates: int = 80,
+        prune_ratio: float = 0.5,
+        decay: Decay = "cosine",
+        prune_by: PruneBy = "l1",
+        *,
+        group_lasso: float = 0.0,
+        seed: int | None = None,
+        progress: Callable[[TrainerState], float] | None = None,
+    ) -> None:
+        self.updates = updates
+        self.prune_ratio = prune_ratio
+        self.decay: Decay = decay
+        self.prune_by: PruneBy = prune_by
+        self.group_lasso = group_lasso
+        self.seed = seed
+        self.progress = progress
+
+    def on_train_begin(  # type: ignore[override]
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Find the sparse layers, and the state of a run that is resumed."""
+        self.updater = TopologyUpdater(
+            model,
+            getattr(optimizer, "optimizer", optimizer),  # accelerate wraps the optimiser
+            state.max_steps if self.progress is None else None,
+            updates=self.updates,
+            prune_ratio=self.prune_ratio,
+            decay=self.decay,
+            prune_by=self.prune_by,
+            seed=args.seed if self.seed is None else self.seed,
+        )
+        self.log = JsonLines(_output(args) / LOG_FILE) if state.is_world_process_zero else None
+        if state.global_step:
+            self._load(Path(args.resume_from_checkpoint or _checkpoint(args, state)) / STATE_FILE)
+        if self.log:
+            self.log.rewind(state.global_step)
+
+    def on_optimizer_step(  # type: ignore[override]
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Apply Group Lasso with the learning rate of the step just taken."""
+        if self.group_lasso:
+            for group in optimizer.param_groups:
+                mine = {id(parameter) for parameter in group["params"]}
+                layers = [layer for layer in self.updater.layers.values() if id(layer.values) in mine]
+                apply_group_lasso(layers, group["lr"], self.group_lasso)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Update the topology if an update has fallen due."""
+        progress = state.global_step / state.max_steps if self.progress is None else self.progress(state)
+        report = self.updater.step(progress)
+        if report and self.log:
+            self.log.append(*(self._line(state.global_step, update) for update in report), self._overall(state, report))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add the updater's state to the Trainer's checkpoint."""
+        if state.is_world_process_zero:
+            self.save(_checkpoint(args, state))
+
+    def save(self, folder: Path) -> None:
+        """Write the updater's state into a checkpoint folder.
+
+        Raises:
+            EvergraftError: there is no such folder.
+        """
+        if not folder.is_dir():
+            raise EvergraftError(
+                f"{folder} is not there: TopologyCallback saves its state beside the Trainer's, in checkpoints of the "
+                "output folder; for hyperparameter search, whose checkpoints lie elsewhere, set save_strategy='no'"
+            )
+        save_file(self.updater.state_dict(), folder / STATE_FILE)
+
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise EvergraftError(
+                f"{path} is missing: the checkpoint was saved without TopologyCallback, or lies elsewhere; if so, name "
+                "its folder in TrainingArguments(resume_from_checkpoint=...) too"
+            )
+        self.updater.load_state_dict(load_file(path))
+
+    def _line(self, step: int, update: LayerUpdate) -> dict[str, Any]:
+        return {
+            "step": step,
+            "update": self.updater.updates_done,
+            "layer": update.layer,
+            "pruned": update.pruned,
+            "grown": update.pruned,
+            "explored": update.explored,
+            "removed_new_ratio": update.removed_new_ratio,
+        }
+
+    def _overall(self, state: TrainerState, report: list[LayerUpdate]) -> dict[str, Any]:
+        pruned, grown, removed = (
+            sum(getattr(update, name) for update in report) for name in ("pruned", "previous_grown", "removed_new")
+        )
+        return {
+            "step": state.global_step,
+            "update": self.updater.updates_done,
+            "layer": ALL,
+            "pruned": pruned,
+            "grown": pruned,
+            "explored": self.updater.explored,
+            "removed_new_ratio": removed / grown if grown else None,
+        }
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return _output(args) / f"checkpoint-{state.global_step}"
+
+
+def _output(args: TrainingArguments) -> Path:
+    return Path(args.output_dir or ".")

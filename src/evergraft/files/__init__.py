@@ -1,0 +1,1 @@
+"""Folders, logs and YAML files on disk."""

@@ -1,1 +1,0 @@
-"""Pre-training BERT: examples, model, recipe, trainer, runs."""

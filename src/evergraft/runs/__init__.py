@@ -1,0 +1,1 @@
+"""A run's recipe, folder, checkpoints and result."""

@@ -1,0 +1,13 @@
+"""The names of the files and folders in a run's folder (docs/design.md, "A run's folder"), each defined here alone."""
+
+from __future__ import annotations
+
+RECIPE = "recipe.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+TOPOLOGY = "topology.jsonl"
+RESULT = "result.json"
+MODEL = "model"
+TENSORBOARD = "tensorboard"
+FINETUNE = "finetune"
+CHECKPOINT = "checkpoint-"  # followed by the optimiser step after which it was written

@@ -1,0 +1,1 @@
+"""Sparse layers: topologies, products, layers and the conversion of models."""

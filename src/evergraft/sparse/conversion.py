@@ -1,0 +1,198 @@
+"""Swap the linear layers of any model for sparse ones, in place, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from torch import nn
+
+from evergraft.errors import EvergraftError
+from evergraft.sparse.layer import INITIAL_STD, SparseLinear
+from evergraft.sparse.topology import BlockTopology
+
+STACK = ("*.[0-9]*.*",)  # what lies inside a numbered layer of a stack: bert.encoder.layer.0.output.dense
+OUTSIDE = ("*embed*", "*pooler*", "*lm_head*", "*classifier*")  # never made sparse (METHOD, section 1)
+
+
+@dataclass(frozen=True)
+class SparsifyReport:
+    """What `sparsify` did.
+
+    Attributes:
+        layers: the names of the layers made sparse, in the model's order.
+        active, total: weights that exist in them, and weights their dense forms had.
+    """
+
+    layers: tuple[str, ...]
+    active: int
+    total: int
+
+    @property
+    def density(self) -> float:
+        """The exact density got over all sparse layers."""
+        return self.active / self.total
+
+    def __str__(self) -> str:
+        return f"{len(self.layers)} layers made sparse: {self.active:,} of {self.total:,} weights ({self.density:.4%})"
+
+
+def sparsify(
+    model: nn.Module,
+    density: float = 0.1,
+    block: tuple[int, int] = (16, 16),
+    *,
+    include: str | Sequence[str] = STACK,
+    exclude: str | Sequence[str] = OUTSIDE,
+    seed: int = 0,
+    std: float = INITIAL_STD,
+    backend: str = "auto",
+) -> SparsifyReport:
+    """Swap each selected linear layer of `model` for a `SparseLinear` with a random topology, in place.
+
+    Linear layers are `nn.Linear` and the `Conv1D` of transformers' GPT-2. Values are drawn anew; biases are kept, and
+    what is frozen stays frozen.
+    Topology and values of a layer depend on `seed` and the layer's name alone.
+    Call it before the optimiser is made: the dense parameters are gone afterwards.
+
+    Args:
+        density: share of blocks that exist, in (0, 1].
+        block: (R, C), rows of the output and columns of the input.
+        include: shell patterns (`*`, `?`, `[...]`) of module names; by default the layers of the transformer stack.
+        exclude: patterns that are left dense even if included.
+        std: of the truncated normal the values are drawn from.
+        backend: `auto`, or the name of a registered backend of products.
+
+    Raises:
+        EvergraftError: nothing matches, a block divides not every match, a weight is shared with another module or is
+            no parameter (pruned by torch, say), or `density` or `backend` is wrong. The model is then as it was.
+    """
+    selected = _select(model, _patterns(include), _patterns(exclude))
+    layers = {name: _sparse(name, dense, density, block, seed, std, backend) for name, dense in selected.items()}
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
+    active = sum(layer.values.numel() for layer in layers.values())
+    total = sum(layer.in_features * layer.out_features for layer in layers.values())
+    return SparsifyReport(tuple(layers), active, total)
+
+
+def densify(model: nn.Module) -> None:
+    """Swap each `SparseLinear` of `model` for the dense layer that computes the same, in place.
+
+    That is an `nn.Linear`, or a `Conv1D` where there was one.
+
+    Raises:
+        EvergraftError: the model holds no sparse layer.
+    """
+    for name, layer in _sparse_modules(model).items():
+        model.set_submodule(name, _dense(layer))
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "density"):
+        config.density = 1.0
+
+
+def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
+    """The sparse layers of `model` by name, in its order, through the wrappers of DDP and `torch.compile`.
+
+    Raises:
+        EvergraftError: the model holds no sparse layer.
+    """
+    return {_plain(name): layer for name, layer in _sparse_modules(model).items()}
+
+
+def random_generator(seed: int, name: str, *position: int) -> np.random.Generator:
+    """The generator of one layer at one position (an update, say): a pure function of its arguments."""
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    return np.random.default_rng([seed, digest, *position])
+
+
+def _sparse_modules(model: nn.Module) -> dict[str, SparseLinear]:
+    """The same by the names that they have within their wrappers."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
+    if not layers:
+        raise EvergraftError("the model holds no SparseLinear; call evergraft.sparsify(model, ...) first")
+    return layers
+
+
+def _sparse(
+    name: str, dense: nn.Module, density: float, block: tuple[int, int], seed: int, std: float, backend: str
+) -> SparseLinear:
+    rng = random_generator(seed, name)
+    weight, bias = dense.get_parameter("weight"), dense.bias
+    out_features, in_features = weight.shape if isinstance(dense, nn.Linear) else reversed(weight.shape)
+    try:
+        topology = BlockTopology.random(out_features, in_features, block, density, rng)
+    except EvergraftError as error:
+        raise EvergraftError(f"layer {name}: {error}") from None
+    layer = SparseLinear(topology, bias is not None, backend, weight.device, weight.dtype)
+    if not weight.is_meta:
+        layer.reset_parameters(std, torch.Generator(weight.device).manual_seed(int(rng.integers(2**63))))
+    layer.values.requires_grad_(weight.requires_grad)
+    if isinstance(bias, nn.Parameter):
+        layer.bias = bias
+    layer.transposed = not isinstance(dense, nn.Linear)
+    return layer.train(dense.training)
+
+
+def _dense(layer: SparseLinear) -> nn.Module:
+    dense = layer.to_dense()
+    if not layer.transposed:
+        return dense
+    from transformers.pytorch_utils import Conv1D  # here, since the rest does without transformers, slow to import
+
+    conv1d: nn.Module = Conv1D(layer.out_features, layer.in_features)  # type: ignore[no-untyped-call]
+    conv1d.weight = nn.Parameter(dense.weight.detach().t().contiguous(), dense.weight.requires_grad)
+    conv1d.bias = dense.bias
+    return conv1d
+
+
+def _is_linear(module: nn.Module) -> bool:
+    conv1d = type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
+    return type(module) is nn.Linear or conv1d
+
+
+def _select(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> dict[str, nn.Module]:
+    linears = {name: module for name, module in model.named_modules() if name and _is_linear(module)}
+    selected = {
+        name: module for name, module in linears.items() if _matches(name, include) and not _matches(name, exclude)
+    }
+    if not selected:
+        raise EvergraftError(
+            f"no linear layer has a name that matches include={list(include)} and not exclude={list(exclude)}; "
+            f"the model's linear layers are: {', '.join(linears) or 'none'}"
+        )
+    for name, module in selected.items():
+        if not isinstance(module.weight, nn.Parameter):
+            raise EvergraftError(
+                f"the weight of layer {name} is no parameter but computed from others, as torch's pruning does; make "
+                "it one again (torch.nn.utils.prune.remove), or exclude the layer"
+            )
+        _check_unshared(model, name, module.weight)
+    return selected
+
+
+def _check_unshared(model: nn.Module, name: str, weight: nn.Parameter) -> None:
+    others = [
+        other
+        for other, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter is weight and other != f"{name}.weight"
+    ]
+    if others:
+        raise EvergraftError(f"layer {name} shares its weight with {others[0]}; exclude it or untie the weights first")
+
+
+def _patterns(patterns: str | Sequence[str]) -> Sequence[str]:
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _plain(name: str) -> str:
+    """The name without the prefixes that DDP and `torch.compile` put before it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")

@@ -1,0 +1,178 @@
+"""`SparseLinear`: a linear layer of which only the active blocks exist."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evergraft.errors import EvergraftError
+from evergraft.sparse.products import check_backend, linear
+from evergraft.sparse.products.dense import gather, scatter
+from evergraft.sparse.topology import BlockTopology
+
+INITIAL_STD = 0.02  # METHOD: arXiv 2108.06277, section 2; rescaling it for sparsity was worse
+
+
+class SparseLinear(nn.Module):
+    """y = x W^T + bias with a block-sparse W [out_features, in_features].
+
+    Parameters are `values` [active, R, C] and `bias` [out_features]; the topology lives in four persistent int32
+    buffers. Both keep their shapes for life, so optimisers, clipping, DDP and `torch.compile` see an ordinary layer.
+
+    Attributes:
+        transposed: whether the dense layer that it stands for holds its weight as [in, out] (transformers' Conv1D).
+
+    Args:
+        topology: which blocks exist.
+        bias: whether to add a bias, zero at first.
+        backend: `auto`, or the name of a registered backend of products.
+        device, dtype: of `values` and `bias`.
+    """
+
+    values: nn.Parameter
+    bias: nn.Parameter | None
+    row_offsets: Tensor
+    columns: Tensor
+    transposed_offsets: Tensor
+    transposed_order: Tensor
+    transposed = False
+
+    def __init__(
+        self,
+        topology: BlockTopology,
+        bias: bool = True,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.block = topology.block
+        self.in_features = topology.in_features
+        self.out_features = topology.out_features
+        self.backend = check_backend(backend)
+        self.values = nn.Parameter(torch.empty(topology.active, *topology.block, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(self.out_features, device=device, dtype=dtype)) if bias else None
+        for name, tensor in zip(_INDICES, topology.clone().tensors(), strict=True):
+            self.register_buffer(name, tensor.to(device))
+        self.reset_parameters()
+
+    @classmethod
+    def random(
+        cls,
+        in_features: int,
+        out_features: int,
+        density: float = 0.1,
+        block: tuple[int, int] = (16, 16),
+        bias: bool = True,
+        seed: int = 0,
+        backend: str = "auto",
+    ) -> SparseLinear:
+        """A layer whose round(density * blocks) active blocks are drawn uniformly at random from `seed`.
+
+        Raises:
+            EvergraftError: a density outside (0, 1], a block that does not divide, an unknown backend.
+        """
+        topology = BlockTopology.random(out_features, in_features, block, density, np.random.default_rng(seed))
+        return cls(topology, bias, backend)
+
+    def reset_parameters(self, std: float = INITIAL_STD, generator: torch.Generator | None = None) -> None:
+        """Draw values from a normal truncated at two standard deviations, as BERT's dense weights; zero the bias.
+
+        By the inverse of the normal distribution, in place: `nn.init.trunc_normal_` holds several tensors of that size.
+        """
+        share = math.erf(math.sqrt(2))  # of a normal that lies within two standard deviations
+        values = self.values.detach().uniform_(-share, share, generator=generator)
+        values.erfinv_().mul_(math.sqrt(2) * std).clamp_(-2 * std, 2 * std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def topology(self) -> BlockTopology:
+        """A view of the layer's topology, in the order of `values`, until the next update; `.clone()` it to keep it."""
+        return BlockTopology(self.block, self.row_offsets, self.columns, self.transposed_offsets, self.transposed_order)
+
+    @torch.no_grad()
+    def set_topology(self, topology: BlockTopology) -> None:
+        """Rewrite the index buffers in place; the caller moves `values` along.
+
+        Raises:
+            EvergraftError: another size, block or number of active blocks than the layer's.
+        """
+        shapes = [t.shape for t in topology.tensors()]
+        if topology.block != self.block or shapes != [t.shape for t in self.topology.tensors()]:
+            raise EvergraftError(
+                f"the layer holds {self.columns.numel()} blocks of {self.block[0]}x{self.block[1]} in "
+                f"[{self.out_features}, {self.in_features}], and a new topology must too; got {topology.active} of "
+                f"{topology.block[0]}x{topology.block[1]} in [{topology.out_features}, {topology.in_features}]"
+            )
+        for mine, new in zip(self.topology.tensors(), topology.tensors(), strict=True):
+            mine.copy_(new)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X [..., in_features] -> [..., out_features]."""
+        return linear(x, self.values, self.topology, self.bias, self.backend)
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense matrix, shaped as the dense layer's, scattered anew at every call: slow, and not for training.
+
+        For modules that look at their layers' weights themselves: T5 at the dtype, torch's TransformerEncoder at all of
+        it when it evaluates.
+        """
+        weight = scatter(self.values, self.topology)
+        return weight.t() if self.transposed else weight
+
+    def to_dense(self) -> nn.Linear:
+        """The plain `nn.Linear` that computes the same function."""
+        dense = nn.Linear(
+            self.in_features, self.out_features, self.bias is not None, self.values.device, self.values.dtype
+        )
+        with torch.no_grad():
+            dense.weight.copy_(scatter(self.values, self.topology))
+            if self.bias is not None:
+                dense.bias.copy_(self.bias)
+                dense.bias.requires_grad_(self.bias.requires_grad)
+        dense.weight.requires_grad_(self.values.requires_grad)
+        return dense
+
+    @torch.no_grad()
+    def copy_from(self, dense: nn.Linear) -> None:
+        """Take the active blocks and the bias of a dense layer of the same shape."""
+        self.values.copy_(gather(dense.weight, self.topology))
+        if self.bias is not None and dense.bias is not None:
+            self.bias.copy_(dense.bias)
+
+    def extra_repr(self) -> str:
+        """What `print(layer)` shows."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"block={self.block[0]}x{self.block[1]}, density={self.topology.density:.4g}, backend={self.backend}"
+        )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse a topology that no constructor would have made, or of other shapes, before any of it is taken over."""
+        incoming = [state_dict.get(prefix + name) for name in _INDICES]
+        if all(isinstance(tensor, Tensor) for tensor in incoming):
+            values = state_dict.get(prefix + "values", self.values)
+            mine = [tensor.shape for tensor in (self.values, *self.topology.tensors())]
+            if [tensor.shape for tensor in (values, *incoming)] != mine:
+                errors: list[str] = args[-1]
+                errors.append(
+                    f"{prefix.rstrip('.') or 'the layer'} has {list(self.values.shape)} values, got "
+                    f"{list(values.shape)}: make the model with the sizes, density and block that were saved"
+                )
+                return
+            try:
+                BlockTopology(self.block, *incoming).validate()  # type: ignore[arg-type]
+            except (EvergraftError, RuntimeError, IndexError) as error:
+                raise EvergraftError(
+                    f"the topology to load into {prefix.rstrip('.') or 'the layer'}: {error}"
+                ) from None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+_INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")

@@ -1,0 +1,110 @@
+"""The native CPU products: kernels in C++ (native/), one library an instruction set, behind a plain C interface.
+
+Time and memory fall with density; nothing dense is built. fp32 and bf16 (summed in fp32), any block shape.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from functools import cache
+
+from torch import Tensor
+
+from evergraft.errors import EvergraftError
+from evergraft.kernels.native import DTYPES, MALFORMED, call, check_tier, default_tier
+from evergraft.sparse.topology import BlockTopology
+
+
+class _Topology(ctypes.Structure):
+    """`Topology` of native/products.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("block_rows", "block_columns", "height", "width", "active")),
+        *((name, ctypes.c_void_p) for name in ("row_offsets", "columns", "transposed_offsets", "transposed_order")),
+    )
+
+
+class CpuBackend:
+    """The native products of one tier.
+
+    Args:
+        tier: an instruction set of `TIERS`; by default the one that the environment variable EVERGRAFT_CPU_TIER names,
+            else the best that the processor has and that was built.
+
+    Raises:
+        EvergraftError: the tier is not among `runnable_tiers()`; for the variable's, when it is first needed.
+    """
+
+    name = "cpu"
+
+    def __init__(self, tier: str | None = None) -> None:
+        self._tier = None if tier is None else check_tier(tier)
+
+    def tier(self) -> str | None:
+        """The instruction set in use; None where no library was built."""
+        return self._tier or default_tier()
+
+    def supports(self, x: Tensor, values: Tensor) -> bool:
+        """CPU tensors of one dtype, fp32 or bf16, if the libraries were built."""
+        if x.device.type != "cpu" or x.dtype not in DTYPES or values.dtype != x.dtype:
+            return False
+        if self.tier() is None:
+            _warn_of_missing_libraries()
+            return False
+        return True
+
+    def forward(self, x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
+        """X [tokens, in] -> [tokens, out] = x W^T + bias."""
+        y = x.new_empty(x.shape[0], topology.out_features)
+        self._call("forward", topology, _rows(x), values.contiguous(), bias, y, x)
+        return y
+
+    def input_gradient(self, grad: Tensor, values: Tensor, topology: BlockTopology) -> Tensor:
+        """Grad [tokens, out] -> [tokens, in] = grad W."""
+        gradient = grad.new_empty(grad.shape[0], topology.in_features)
+        self._call("input_gradient", topology, _rows(grad), values.contiguous(), gradient, grad)
+        return gradient
+
+    def weight_gradient(self, grad: Tensor, x: Tensor, topology: BlockTopology) -> Tensor:
+        """Grad [tokens, out], x [tokens, in] -> [active, R, C]: the active blocks of grad^T x."""
+        gradient = grad.new_empty(topology.active, *topology.block)
+        self._call("weight_gradient", topology, _rows(grad), _rows(x), gradient, grad)
+        return gradient
+
+    def _call(self, product: str, topology: BlockTopology, *arguments: tuple[Tensor, int] | Tensor | None) -> None:
+        """Call a product; the last argument gives the number of tokens and the dtype."""
+        *operands, activation = arguments
+        assert isinstance(activation, Tensor)
+        flat: list[Tensor | int | None] = []
+        for operand in operands:
+            flat += operand if isinstance(operand, tuple) else (operand,)
+        indices = [tensor.contiguous() for tensor in topology.tensors()]
+        described = _Topology(
+            topology.row_offsets.shape[0] - 1,
+            topology.transposed_offsets.shape[0] - 1,
+            *topology.block,
+            topology.active,
+            *(tensor.data_ptr() for tensor in indices),
+        )
+        dtype = ctypes.c_int(DTYPES[activation.dtype])
+        if call(product, described, *flat, activation.shape[0], dtype, tier=self._tier) == MALFORMED:
+            raise EvergraftError(
+                "the topology's indices contradict each other; make it with BlockTopology's constructors"
+            )
+
+
+@cache
+def _warn_of_missing_libraries() -> None:
+    warnings.warn(
+        "evergraft was installed without its native CPU products (no C++ compiler was found then), so sparse layers "
+        "run on the slow reference products; install GCC or Clang and reinstall evergraft",
+        stacklevel=2,
+    )
+
+
+def _rows(x: Tensor) -> tuple[Tensor, int]:
+    """A matrix whose features lie side by side, and how far apart its tokens are."""
+    if x.stride(1) != 1 or x.stride(0) < x.shape[1]:
+        x = x.contiguous()
+    return x, x.stride(0)

@@ -1,0 +1,1 @@
+"""Pre-training from a recipe, evaluation and export."""

@@ -1,0 +1,242 @@
+"""Attention by whichever path is the same attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from transformers import BertForPreTraining
+
+from evergraft.bench.timing import torch_threads
+from evergraft.bert.model import SparseBertConfig, SparseBertForPreTraining
+from evergraft.kernels import attention as module
+from evergraft.kernels import dropout as dropout_module
+from evergraft.kernels.native import runnable_tiers
+from tests.kernels.philox import kept
+
+SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
+
+
+class Layer(nn.Module):
+    """As BERT's: a layer that does not say so is taken for causal."""
+
+    is_causal = False
+
+
+def tensors(dtype):
+    return [torch.randn(3, 16, 2, 8, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
+
+
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_products_equal_sdpa(scaling):
+    inputs = tensors(torch.bfloat16)
+    mixed, none = module.attention(Layer(), *inputs, None, scaling=scaling)
+    assert none is None
+    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    expected = F.scaled_dot_product_attention(*wide, scale=scaling).transpose(1, 2)
+    torch.testing.assert_close(mixed.double(), expected, rtol=0, atol=0.02)
+    grad = torch.randn_like(expected)
+    ours, theirs = torch.autograd.grad(mixed, inputs, grad.bfloat16()), torch.autograd.grad(expected, wide, grad)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
+    monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
+    inputs = tensors(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        mixed, _ = module.attention(Layer(), *inputs, None, dropout=dropout)
+    torch.manual_seed(0)
+    expected, _ = module.attention(Layer(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
+    assert torch.equal(mixed, expected.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(2, 3, 128), (300, 32), (5, 7), (1, 130), (0, 4), (3, 0)], ids=str)
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_native_softmax_and_dropout(tier, shape, dropout, dtype, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    monkeypatch.setattr(dropout_module, "draw_seed", lambda: 5)
+    scores = (3 * torch.randn(shape)).to(dtype).requires_grad_()
+    grad = torch.randn(shape).to(dtype)
+    wide = scores.detach().double().requires_grad_()
+    mask = kept(shape, 5, 6554) / (1 - 6554 / 2**16) if dropout else torch.ones(())
+    expected = wide.softmax(-1) * mask
+    got = module.dropped_softmax(scores, dropout)
+    (ours,), (theirs,) = torch.autograd.grad(got, scores, grad), torch.autograd.grad(expected, wide, grad.double())
+    assert got.dtype == ours.dtype == dtype
+    tolerance = 2e-6 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=1e-30)
+    torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+def reference(query, key, value, scale, mask):
+    """Attention of [batch, heads, length, size], its probabilities times `mask` -> [batch, length, heads, size]."""
+    probabilities = (query @ key.transpose(-1, -2) * scale).softmax(-1)
+    return ((probabilities * mask) @ value).transpose(1, 2)
+
+
+def attention_mask(shape, seed, dropped):
+    """What native attention multiplies probabilities with: each row draws its bits by whole groups of 128."""
+    batch, heads, length, _ = shape
+    groups = -(-length // 128) * 128
+    mask = kept((batch, heads, length, groups), seed, dropped)[..., :length]
+    return mask / (1 - dropped / 2**16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 128, 64), (3, 4, 32, 64), (1, 2, 37, 16), (2, 1, 150, 48), (1, 1, 1, 128), (0, 2, 4, 16)], ids=str
+)
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_native_attention_is_attention(tier, shape, dropout, dtype, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    monkeypatch.setattr(dropout_module, "draw_seed", lambda: 5)
+    inputs = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(3)]
+    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    mask = attention_mask(shape, 5, 6554) if dropout else torch.ones(())
+    got, _ = module.attention(Layer(), *inputs, None, dropout=dropout)
+    expected = reference(*wide, shape[-1] ** -0.5, mask)
+    assert got.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=tolerance)
+    grad = torch.randn_like(got)
+    ours, theirs = torch.autograd.grad(got, inputs, grad), torch.autograd.grad(expected, wide, grad.double())
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=tolerance)
+
+
+@settings(max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 140), st.sampled_from([16, 32, 48, 64, 80])),
+    scale=st.floats(-2, 2).filter(bool),
+    sharpness=st.sampled_from([0.01, 1.0, 30.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_attention(shape, scale, sharpness, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [(torch.randn(shape, generator=generator) * size).to(dtype) for size in (sharpness, 1.0, 1.0)]
+    got, _ = module.attention(Layer(), *inputs, None, scaling=scale)
+    expected = reference(*(tensor.double() for tensor in inputs), scale, torch.ones(()))
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    # of a score of 1000 fp32 knows the fourth decimal
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=tolerance * max(1.0, sharpness))
+
+
+@pytest.mark.skipif(not runnable_tiers(), reason="no native library was built")
+def test_what_native_attention_takes():
+    whole = torch.randn(2, 3, 16, 32)
+    assert module._native_takes(whole, whole, whole)
+    assert not module._native_takes(whole, whole[:, :, :8], whole[:, :, :8])  # of other lengths
+    assert not module._native_takes(*[whole[..., :20]] * 3)
+    assert module._native_takes(*[whole.bfloat16()] * 3)
+    assert not module._native_takes(whole, whole, whole.bfloat16())
+    assert not module._native_takes(*[whole.double()] * 3)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_attention_does_not_depend_on_threads(threads):
+    inputs = [torch.randn(2, 3, 40, 32, requires_grad=True) for _ in range(3)]
+
+    def run():
+        torch.manual_seed(0)
+        mixed, _ = module.attention(Layer(), *inputs, None, dropout=0.2)
+        return mixed, *torch.autograd.grad(mixed.square().sum(), inputs)
+
+    with torch_threads(1):
+        expected = run()
+    with torch_threads(threads):
+        assert all(map(torch.equal, run(), expected))
+
+
+def test_attention_of_what_is_no_number():
+    query, key, value = (torch.randn(1, 2, 40, 16) for _ in range(3))
+    query[0, 1, 3, 5] = torch.nan
+    mixed, _ = module.attention(Layer(), query, key, value, None)
+    assert mixed.isnan().all(-1)[0].nonzero().tolist() == [[3, 1]]
+    assert mixed.isnan().sum() == 16
+
+
+def test_softmax_of_what_is_no_number():
+    scores = torch.randn(3, 20)
+    scores[1, 4], scores[2, 5] = torch.nan, -torch.inf
+    probabilities = module.dropped_softmax(scores, 0.0)
+    assert probabilities.isnan().any(1).tolist() == [False, True, False]
+    assert probabilities[2, 5] < 1e-30
+
+
+def test_query_key_and_value_share_a_cast():
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL)).eval()
+    layer, inputs = model.bert.encoder.layer[0].attention.self, []
+    assert type(layer) is module.SelfAttention
+    for name in ("query", "key", "value"):
+        getattr(layer, name).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    hidden = torch.randn(2, 16, 32)
+    plain = layer(hidden)[0]
+    assert inputs[0] is inputs[1] is inputs[2] is hidden
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = layer(hidden)[0]
+    assert inputs[3].dtype == torch.bfloat16
+    assert inputs[3] is inputs[4] is inputs[5]
+    torch.testing.assert_close(narrow.float(), plain, rtol=0, atol=0.02)
+
+
+def test_dropout_drops_probabilities():
+    query, key, _ = tensors(torch.float32)
+    torch.manual_seed(0)
+    mixed, _ = module.attention(Layer(), query, key, torch.ones_like(key), None, dropout=0.5)
+    assert mixed.std() > 0.05  # the probabilities of a token no longer sum to one
+    assert mixed.mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_mask_is_kept():
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL)).bfloat16().eval()
+    ids = torch.randint(5, 50, (1, 12))
+    padded = F.pad(ids, (0, 4))
+    with torch.no_grad():
+        plain = model(ids).prediction_logits
+        masked = model(padded, attention_mask=(padded != 0).long()).prediction_logits[:, :12]
+    torch.testing.assert_close(plain, masked, rtol=0, atol=0.05)
+
+
+def test_the_model_uses_it_unless_told_otherwise():
+    assert SparseBertForPreTraining(SparseBertConfig(**SMALL)).config._attn_implementation == module.NAME
+    eager = SparseBertForPreTraining(SparseBertConfig(**SMALL, attn_implementation="eager"))
+    assert eager.config._attn_implementation == "eager"
+
+
+def test_a_saved_configuration_is_plain(tmp_path):
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL))
+    model.save_pretrained(tmp_path)
+    assert "evergraft" not in (tmp_path / "config.json").read_text().replace(SparseBertConfig.model_type, "")
+    settings = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "density")}
+    BertForPreTraining(type(model.config).__bases__[0](**settings))
+
+
+def test_a_compiled_model_attends_without_a_mask():
+    """With one torch could not use flash attention on a GPU."""
+    model = SparseBertForPreTraining(SparseBertConfig(**SMALL, hidden_dropout_prob=0, attention_probs_dropout_prob=0))
+    masks = []
+
+    def inspect(graph, inputs):
+        attention = [node for node in graph.graph.nodes if "scaled_dot_product_attention" in str(node.target)]
+        masks.extend(node.kwargs["attn_mask"] for node in attention)
+        return graph
+
+    batch = {
+        "input_ids": torch.randint(50, (2, 16)),
+        "masked_positions": torch.zeros(2, 1, dtype=torch.int64),
+        "labels": torch.ones(2, 1, dtype=torch.int64),
+        "next_sentence_label": torch.zeros(2, dtype=torch.int64),
+    }
+    torch.compiler.reset()
+    torch.compile(model, backend=inspect, fullgraph=True)(**batch)
+    assert masks == [None, None]

@@ -1,0 +1,92 @@
+"""Dropout, residual and norm in one pass, against torch's own operators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.bert.modeling_bert import BertOutput, BertSelfOutput
+
+from evergraft.bench.timing import torch_threads
+from evergraft.bert.model import SparseBertConfig, SparseBertForPreTraining
+from evergraft.kernels import dropout
+from evergraft.kernels import residual_norm as module
+from evergraft.kernels.dropout import Dropout
+from evergraft.kernels.native import runnable_tiers
+from evergraft.kernels.residual_norm import residual_norm
+from tests.kernels.philox import kept
+
+SEED = 7
+
+
+def problem(rows, features):
+    norm = nn.LayerNorm(features, eps=1e-12)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(rows, 2, features).bfloat16().requires_grad_()
+    return x, torch.randn(rows, 2, features, requires_grad=True), norm
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1])
+@pytest.mark.parametrize(("rows", "features"), [(3, 128), (40, 768), (600, 256)])
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_equals_torchs_operators(tier, rows, features, probability, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    monkeypatch.setattr(dropout, "draw_seed", lambda: SEED)
+    x, residual, norm = problem(rows, features)
+    got = residual_norm(x, residual, norm, Dropout(probability))
+    assert got.grad_fn.name() == "_ResidualNormBackward"
+    grad = torch.randn_like(got)
+    ours = torch.autograd.grad(got, (x, residual, norm.weight, norm.bias), grad)
+    mask = kept(x.shape, SEED, 6554) / (1 - 6554 / 2**16) if probability else torch.ones(())
+    norm.double()
+    wide, residual = x.detach().double().requires_grad_(), residual.detach().double().requires_grad_()
+    expected = norm(wide * mask + residual)
+    theirs = torch.autograd.grad(expected, (wide, residual, norm.weight, norm.bias), grad.double())
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    for a, b, relative in zip(ours, theirs, (5e-3, 2e-3, 5e-3, 1e-5), strict=True):
+        assert (a.double() - b).norm() < relative * b.norm()
+
+
+def test_threads_change_nothing():
+    x, residual, norm = problem(100, 128)
+    results = []
+    for count in (1, 3):
+        torch.manual_seed(1)
+        with torch_threads(count):
+            y = residual_norm(x, residual, norm, Dropout(0.1))
+            results.append((y, *torch.autograd.grad(y.sin().sum(), (x, residual, norm.weight, norm.bias))))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(("features", "dtype"), [(100, torch.bfloat16), (128, torch.float32), (128, torch.float64)])
+def test_what_it_cannot_take_goes_to_torch(features, dtype):
+    x, residual, norm = problem(3, features)
+    x = x.detach().to(dtype)
+    norm, residual = (norm.double(), residual.double()) if dtype == torch.float64 else (norm, residual)
+    assert torch.equal(residual_norm(x, residual, norm, Dropout(0.0)), norm(x + residual))
+
+
+def test_a_model_in_bf16():
+    """The same losses and gradients as through transformers' own modules."""
+    sizes = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 256}
+    config = SparseBertConfig(**sizes, vocab_size=50, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = SparseBertForPreTraining(config)
+    ids = torch.randint(50, (4, 16))
+    inputs = {"input_ids": ids, "masked_positions": ids[:, :3] % 16, "labels": ids[:, :3]}
+    inputs["next_sentence_label"] = torch.randint(2, (4,))
+    results = []
+    for fused in (True, False):
+        for layer in model.bert.encoder.layer:
+            for output, plain in ((layer.attention.output, BertSelfOutput), (layer.output, BertOutput)):
+                assert isinstance(output, module.ResidualNorm)
+                if not fused:
+                    output.__class__ = plain
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs).loss
+        results.append((loss, torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
+    squares = [((a - b).square().sum(), b.square().sum()) for a, b in zip(our_gradients, their_gradients, strict=True)]
+    assert sum(a for a, _ in squares) < 0.01**2 * sum(b for _, b in squares)
