@@ -31,7 +31,7 @@ sanitize: env  ## The native kernels under the address and undefined-behaviour s
 	cd build/sanitize && ../../$(BIN)/ctest --output-on-failure
 
 test-gpu: env  ## The GPU products, natively where there is a GPU, and what only a GPU can show.
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/products/test_gpu*.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/sparse/products/test_gpu*.py
 
 # GPU_PYTHON names a Python that has torch, Triton and the project's dependencies, where none can be installed.
 gpu-session: $(if $(GPU_PYTHON),,env)  ## Test, tune and bench on a GPU: under nine minutes; results in benchmarks/results/gpu.
@@ -40,6 +40,7 @@ gpu-session: $(if $(GPU_PYTHON),,env)  ## Test, tune and bench on a GPU: under n
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror native/*.cpp native/*.hpp
 	$(BIN)/mypy
 
 docs: env

@@ -1,8 +1,8 @@
 // Products of blocks of 16 x 16, 16 x 1 and multiples of them on the processor's matrix unit (AMX), in bf16.
 //
-// Eight registers hold 16 rows of 64 bytes each; one instruction adds to 16 x 16 sums in fp32 the products of 16 rows of up
-// to 16 words (two bf16 each) and as many rows of 16 words. All of it is written in assembly, since the number of a register
-// is part of an instruction.
+// AMX has eight registers of 16 rows of 64 bytes. One instruction multiplies 16 rows of up to 16 words (two bf16 each)
+// by as many rows of 16 words, and adds the products to 16 x 16 sums in fp32. The instructions are written in assembly,
+// because the number of a register is part of an instruction.
 #pragma once
 #include "lanes.hpp"
 #include "outer.hpp"
@@ -10,23 +10,26 @@
 #include "squares.hpp"
 
 #if defined(__AMX_BF16__)
-constexpr int SIDE = 16;  // of the sums in a register
+namespace evergraft {
+
+constexpr int SIDE = 16;  // rows and columns of sums in a register
 static_assert(SIDE == LANES && STEP == V * SIDE);
 
-template <int R> INLINE void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(R)); }
-template <int R> INLINE void tile_load(const float* from, int64_t stride) {
+template <int R> EG_INLINE void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(R)); }
+template <int R> EG_INLINE void tile_load(const float* from, int64_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride * 4), "i"(R) : "memory");
 }
-template <int R> INLINE void tile_store(float* to, int64_t stride) {
+template <int R> EG_INLINE void tile_store(float* to, int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride * 4), "i"(R) : "memory");
 }
-template <int SUM, int A, int B> INLINE void tile_multiply() {
+template <int SUM, int A, int B> EG_INLINE void tile_multiply() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUM), "i"(A), "i"(B));
 }
 
-constexpr int SUM_TILES = 6, LEFT = 6, RIGHT = 7;  // of the registers
+constexpr int SUM_TILES = 6, LEFT = 6, RIGHT = 7;  // the registers: six hold sums, one each operand
 
-// A thread's registers, set up for as long as this lives: SUM_TILES of sums, LEFT of 16 x DEPTH words and RIGHT of DEPTH x 16.
+// Configures the registers of a thread for as long as this object lives: SUM_TILES registers of sums, LEFT with 16 x
+// DEPTH words and RIGHT with DEPTH x 16.
 template <int DEPTH> struct TileRegisters {
   TileRegisters() {
     struct alignas(64) {
@@ -34,36 +37,41 @@ template <int DEPTH> struct TileRegisters {
       uint16_t row_bytes[16] = {};
       uint8_t rows[16] = {};
     } config;
-    for (int r = 0; r < 8; r++) config.row_bytes[r] = r == LEFT ? 4 * DEPTH : 64, config.rows[r] = r == RIGHT ? DEPTH : SIDE;
+    for (int r = 0; r < 8; r++)
+      config.row_bytes[r] = r == LEFT ? 4 * DEPTH : 64, config.rows[r] = r == RIGHT ? DEPTH : SIDE;
     asm volatile("ldtilecfg %0" ::"m"(config));
   }
   ~TileRegisters() { asm volatile("tilerelease"); }
 };
 
-template <int... I, class F> INLINE void each_of(std::integer_sequence<int, I...>, F f) { (f(std::integral_constant<int, I>{}), ...); }
-// Call f with 0 ... N - 1, each a constant.
-template <int N, class F> INLINE void each(F f) { each_of(std::make_integer_sequence<int, N>{}, f); }
+template <int... I, class F> EG_INLINE void each_of(std::integer_sequence<int, I...>, F f) {
+  (f(std::integral_constant<int, I>{}), ...);
+}
+// Calls f with 0 ... N - 1, each as a constant.
+template <int N, class F> EG_INLINE void each(F f) { each_of(std::make_integer_sequence<int, N>{}, f); }
 
-// Call f with how many words of inputs a register takes at a time, as a constant, if that divides a block's.
-template <class F> bool with_depth(int ins, F f) {
+// Calls f with the number of words of inputs that a register takes at a time, as a constant. `ins`, in words, is a
+// multiple of 8.
+template <class F> void with_depth(int ins, F f) {
   if (ins % SIDE == 0) f(std::integral_constant<int, SIDE>{});
-  else if (ins % (SIDE / 2) == 0) f(std::integral_constant<int, SIDE / 2>{});
-  else return false;
-  return true;
+  else f(std::integral_constant<int, SIDE / 2>{});
 }
 
-// Gather by rows of the result, DEPTH words of inputs at a time: GatherLanes on the matrix unit.
+// GatherLanes on AMX, with DEPTH words of inputs at a time.
 template <int DEPTH> struct GatherTiles {
   static constexpr int TOKENS = V * SIDE;
   using Registers = TileRegisters<DEPTH>;
 
-  // [feature / DEPTH][T][DEPTH], in words.
-  template <class Source> static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
+  // Packs the inputs as words [feature / DEPTH][T][DEPTH].
+  template <class Source>
+  static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
     Squares<Dot, LANES / DEPTH>::pack_tile(x, t0, tokens, features, T, to);
   }
 
-  // TOKENS tokens from t of a block row.  values: blocks as [ins][outs].  out: [TOKENS][..], `stride` apart.
-  static void sum(const float* tile, int64_t t, int T, BlockRow row, BlockShape block, const float* values, float* out, int stride) {
+  // Sums TOKENS tokens, from t on, of a block row.
+  //   values: blocks as [ins][outs].  out: [TOKENS][..], `stride` apart.
+  static void sum(const float* tile, int64_t t, int T, BlockRow row, BlockShape block, const float* values, float* out,
+                  int stride) {
     for (int o = 0; o < block.outs; o += SIDE) {
       each<V>([](auto s) { tile_zero<s>(); });
       for (int b = 0; b < row.count; b++) {
@@ -82,23 +90,24 @@ template <int DEPTH> struct GatherTiles {
   }
 };
 
-// The gradient of a block row's values, summed over tokens, two a word: 16 x 16 of them a register. Inputs are packed as
-// squares are, [feature / 16][T][16].
+// The gradient of blocks of 16 x 16 weights and multiples of them, summed over tokens, of which a word holds two. A
+// register holds 16 x 16 sums. Inputs are packed as Squares packs them, [feature / 16][T][16].
 struct OuterTiles : Squares<Dot, 1> {
   static constexpr int WEIGHTS = SUM_TILES * SIDE * SIDE;
   using Registers = TileRegisters<SIDE>;
 
   static int64_t group_words(int64_t features, int T) { return features * T; }
 
-  // Features f0 ... f1, feature by feature.
+  // Packs the features f0 ... f1, feature by feature.
   template <class Source>
-  static void pack_group(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, int64_t, float* to) {
+  static void pack_group(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, int64_t,
+                         float* to) {
     pack(x, t0, tokens, f0, f1, features, T, to);
   }
 
-  // COUNT squares of sums over T words are added to where they belong, `width` apart from row to row.
+  // Sums COUNT squares over T words, and adds them to the gradient, whose rows are `width` apart.
   template <int COUNT>
-  static INLINE void some(const float* rows, int T, const float* const* xs, float* const* sums, int width) {
+  static EG_INLINE void some(const float* rows, int T, const float* const* xs, float* const* sums, int width) {
     each<COUNT>([](auto s) { tile_zero<s>(); });
     for (int t = 0; t < T; t += SIDE) {
       tile_load<LEFT>(rows + t, T);
@@ -114,9 +123,11 @@ struct OuterTiles : Squares<Dot, 1> {
     });
   }
 
-  // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [outs][ins].
+  // Adds the sums of a block row, whose first feature is number `f` of its group.
+  //   gradient: blocks as [outs][ins].
   template <class Between>
-  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient, Between between) {
+  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block,
+                  float* gradient, Between between) {
     const int a_block = block.ins / SIDE, total = row.count * a_block;
     for (int o = 0; o < block.outs; o += SIDE)
       for (int first = 0; first < total; first += SUM_TILES) {
@@ -129,19 +140,21 @@ struct OuterTiles : Squares<Dot, 1> {
           xs[s] = tile + ((int64_t)row.others[b] * a_block + c) * SIDE * T;
           sums[s] = gradient + (row.slot(b) * block.outs + o) * block.ins + c * SIDE;
         }
-        with_count<SUM_TILES>(count, [&](auto n) { some<decltype(n)::value>(packed + (f + o) * T, T, xs, sums, block.ins); });
+        with_count<SUM_TILES>(count,
+                              [&](auto n) { some<decltype(n)::value>(packed + (f + o) * T, T, xs, sums, block.ins); });
       }
   }
 };
 
-// Blocks one input wide, gathered: the weights of 32 blocks of a row are a register of [outs][pair of blocks].
+// Gathers blocks that are one input wide: a register holds the weights of 32 blocks of a row, as [outs][pair of
+// blocks].
 struct GatherPairTiles {
   static constexpr int PAIRS = SIDE, BLOCKS = 2 * PAIRS, STRIPS = SUM_TILES, TOKENS = STRIPS * SIDE;
   using Registers = TileRegisters<SIDE>;
 
   static int groups(int count) { return (count + BLOCKS - 1) / BLOCKS; }
 
-  // The inputs of a row's blocks, those of two side by side: [group][strip][pair][16 tokens].
+  // Copies the inputs of a row's blocks, those of two blocks side by side, to [group][strip][pair][16 tokens].
   //   in: a tile of token pairs, T / 2 words a feature.
   static void bring(const float* in, int T, BlockRow row, float* to) {
     static constexpr float NONE[STRIPS / 2 * LANES] = {};
@@ -149,15 +162,15 @@ struct GatherPairTiles {
     for (int b = 0; b < groups(row.count) * BLOCKS; b += 2) {
       const float *x0 = input(b), *x1 = input(b + 1);
       float* pair = to + ((int64_t)b / BLOCKS * STRIPS * PAIRS + b % BLOCKS / 2) * LANES;
-      UNROLL for (int v = 0; v < STRIPS / 2; v++) {
+      EG_UNROLL_FOR (int v = 0; v < STRIPS / 2; v++) {
         Vec two[2];
         unpack_pairs(load(x0 + v * LANES), load(x1 + v * LANES), two);
-        UNROLL for (int i = 0; i < 2; i++) store(pair + (2 * v + i) * PAIRS * LANES, two[i]);
+        EG_UNROLL_FOR (int i = 0; i < 2; i++) store(pair + (2 * v + i) * PAIRS * LANES, two[i]);
       }
     }
   }
 
-  // The sums of TOKENS tokens of a block row: [outs][TOKENS].
+  // Sums TOKENS tokens of a block row, as [outs][TOKENS].
   //   values: [group][outs][pair], two weights a word.  inputs: memory for groups(row.count) x PAIRS x TOKENS words.
   static void sum(const float* in, int T, BlockRow row, int outs, const float* values, float* inputs, float* out) {
     bring(in, T, row, inputs);
@@ -175,11 +188,13 @@ struct GatherPairTiles {
   }
 };
 
-// Blocks one output high, scattered: what 16 blocks of a row add to the outputs they name is a register of [block][token].
+// Scatters blocks that are one output high: a register holds what 16 blocks of a row add to their outputs, as
+// [block][token].
 template <int DEPTH> struct ScatterTiles {
   using Registers = TileRegisters<DEPTH>;
 
-  // The inputs of a block row, in words: [ins][T].  values: blocks as [ins].  out: [feature][T].
+  // Adds a block row to `out`.
+  //   in: its inputs, words [ins][T].  values: blocks as [ins].  out: [feature][T].
   static void add(const float* in, int T, BlockRow row, int ins, const float* values, float* out) {
     for (int b = 0; b < row.count; b += SIDE) {
       const int valid = std::min(SIDE, row.count - b);
@@ -203,25 +218,28 @@ template <int DEPTH> struct ScatterTiles {
         alignas(64) float sums[SIDE * V * SIDE];
         each<V>([&](auto s) { tile_store<s>(sums + s * SIDE, V * SIDE); });
         for (int k = 0; k < valid; k++)
-          UNROLL for (int v = 0; v < V; v++) store(ys[k] + t + v * LANES, load(ys[k] + t + v * LANES) + load(sums + (k * V + v) * LANES));
+          EG_UNROLL_FOR (int v = 0; v < V; v++)
+            store(ys[k] + t + v * LANES, load(ys[k] + t + v * LANES) + load(sums + (k * V + v) * LANES));
       }
     }
   }
 };
 
-// The gradient of blocks one weight wide, packed as their columns are: 16 blocks a register of [block][outs].
+// The gradient of blocks that are one weight wide, packed as Columns packs them. A register holds the sums of 16
+// blocks, as [block][outs].
 struct OuterRowTiles : Columns<Dot, 1> {
   static constexpr int WEIGHTS = SUM_TILES * SIDE * SIDE;
   using Registers = TileRegisters<SIDE>;
 
-  // COUNT times 16 blocks: sums over T words are added to where they belong, `valid` of them.
-  template <int COUNT> static INLINE void some(const float* rows, int T, const float* const* xs, float* const* sums, int valid) {
+  // Sums COUNT x 16 blocks over T words, and adds the first `valid` of them to the gradient.
+  template <int COUNT>
+  static EG_INLINE void some(const float* rows, int T, const float* const* xs, float* const* sums, int valid) {
     alignas(64) float inputs[COUNT][SIDE * SIDE], square[SIDE * SIDE];
     each<COUNT>([](auto s) { tile_zero<s>(); });
     for (int t = 0; t < T; t += SIDE) {
       tile_load<RIGHT>(rows + t * SIDE, SIDE);
       each<COUNT>([&](auto s) {
-        UNROLL for (int k = 0; k < SIDE; k++) store(inputs[s] + k * SIDE, load(xs[s * SIDE + k] + t));
+        EG_UNROLL_FOR (int k = 0; k < SIDE; k++) store(inputs[s] + k * SIDE, load(xs[s * SIDE + k] + t));
         tile_load<LEFT>(inputs[s], SIDE);
         tile_multiply<s, LEFT, RIGHT>();
       });
@@ -233,9 +251,11 @@ struct OuterRowTiles : Columns<Dot, 1> {
     });
   }
 
-  // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [outs].
+  // Adds the sums of a block row, whose first feature is number `f` of its group.
+  //   gradient: blocks as [outs].
   template <class Between>
-  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient, Between between) {
+  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block,
+                  float* gradient, Between between) {
     constexpr int MOST = SUM_TILES * SIDE;
     for (int o = 0; o < block.outs; o += SIDE)
       for (int first = 0; first < row.count; first += MOST) {
@@ -248,8 +268,11 @@ struct OuterRowTiles : Columns<Dot, 1> {
           xs[k] = tile + (int64_t)row.others[b] * T;
           sums[k] = gradient + row.slot(b) * block.outs + o;
         }
-        with_count<SUM_TILES>(count, [&](auto n) { some<decltype(n)::value>(packed + (f + o) * T, T, xs, sums, valid); });
+        with_count<SUM_TILES>(count,
+                              [&](auto n) { some<decltype(n)::value>(packed + (f + o) * T, T, xs, sums, valid); });
       }
   }
 };
+
+}  // namespace evergraft
 #endif

@@ -1,7 +1,6 @@
-// Runs the products and the kernels of dropout, attention and GELU on shapes of every kind, compares them with the plain definition,
-// and exits with 1 if one differs.
-// `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set (TIER).
-#include <array>
+// Runs the products and the kernels of dropout, attention and GELU on shapes of every kind, compares them with their
+// plain definitions, and exits with 1 if one differs, or with 77 if this machine cannot run it. `make sanitize` builds
+// it with the address and undefined-behaviour sanitizers, once for each instruction set.
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -12,16 +11,18 @@
 #include "gelu.cpp"
 #include "products.cpp"
 
+namespace evergraft {
+
 extern "C" int evergraft_best_tier();
 
 namespace {
 
-std::mt19937& rng() {  // nothing may run before main has seen that the processor can
+std::mt19937& rng() {  // made on first use: main must first see that the processor can run it
   static std::mt19937 generator(0);
   return generator;
 }
 
-// A random topology with its two orders, in arrays of exactly their sizes, so that a sanitizer sees any step beyond.
+// A random topology with its two orders. Arrays have exactly their sizes, so that a sanitizer sees any step beyond.
 struct Blocks {
   std::vector<int32_t> row_offsets, columns, transposed_offsets, transposed_order;
   Topology t;
@@ -32,7 +33,8 @@ struct Blocks {
     std::vector<std::vector<int32_t>> by_column(cols);
     for (int64_t i = 0; i < rows; i++) {
       for (int64_t j = 0; j < cols; j++)
-        if (active(rng()) || (i == 0 && j == 0)) by_column[j].push_back((int32_t)columns.size()), columns.push_back((int32_t)j);
+        if (active(rng()) || (i == 0 && j == 0))
+          by_column[j].push_back((int32_t)columns.size()), columns.push_back((int32_t)j);
       row_offsets.push_back((int32_t)columns.size());
     }
     transposed_offsets = {0};
@@ -41,7 +43,15 @@ struct Blocks {
       transposed_offsets.push_back((int32_t)transposed_order.size());
     }
     for (auto* v : {&row_offsets, &columns, &transposed_offsets, &transposed_order}) v->shrink_to_fit();
-    t = {rows, cols, height, width, (int64_t)columns.size(), row_offsets.data(), columns.data(), transposed_offsets.data(), transposed_order.data()};
+    t = {rows,
+         cols,
+         height,
+         width,
+         (int64_t)columns.size(),
+         row_offsets.data(),
+         columns.data(),
+         transposed_offsets.data(),
+         transposed_order.data()};
   }
 };
 
@@ -53,23 +63,27 @@ template <class S> std::unique_ptr<S[]> random(int64_t n) {
 }
 
 int differences = 0;
-template <class S> void compare(const char* product, const Topology& t, int64_t tokens, const S* got, const std::vector<double>& want) {
+template <class S>
+void compare(const char* product, const Topology& t, int64_t tokens, const S* got, const std::vector<double>& want) {
   double worst = 0, largest = 1e-3;
-  for (size_t i = 0; i < want.size(); i++) worst = std::max(worst, std::fabs(widen(got[i]) - want[i])), largest = std::max(largest, std::fabs(want[i]));
+  for (size_t i = 0; i < want.size(); i++)
+    worst = std::max(worst, std::fabs(widen(got[i]) - want[i])), largest = std::max(largest, std::fabs(want[i]));
   if (worst <= largest * (sizeof(S) == 4 ? 2e-5 : 1e-2)) return;
   differences++;
-  printf("%s differs by %g of %g: %dx%d blocks, %ld x %ld of them, %ld tokens, %zu bytes a number\n", product, worst, largest, (int)t.height,
-         (int)t.width, (long)t.block_rows, (long)t.block_columns, (long)tokens, sizeof(S));
+  printf("%s differs by %g of %g: %dx%d blocks, %ld x %ld of them, %ld tokens, %zu bytes a number\n", product, worst,
+         largest, (int)t.height, (int)t.width, (long)t.block_rows, (long)t.block_columns, (long)tokens, sizeof(S));
 }
 
 template <class S> void check(const Blocks& blocks, int64_t tokens, int padding) {
   const Topology& t = blocks.t;
   const int64_t out = t.block_rows * t.height, in = t.block_columns * t.width, area = t.height * t.width;
   const int64_t xs = in + padding, gs = out + padding;
-  auto x = random<S>(tokens * xs), grad = random<S>(tokens * gs), values = random<S>(t.active * area), bias = random<S>(out);
+  auto x = random<S>(tokens * xs), grad = random<S>(tokens * gs), values = random<S>(t.active * area),
+       bias = random<S>(out);
   std::unique_ptr<S[]> y(new S[tokens * out]), dx(new S[tokens * in]), dv(new S[t.active * area]);
   std::vector<double> y0(tokens * out), dx0(tokens * in), dv0(t.active * area);
-  for (int64_t k = 0; k < tokens; k++) for (int64_t o = 0; o < out; o++) y0[k * out + o] = widen(bias[o]);
+  for (int64_t k = 0; k < tokens; k++)
+    for (int64_t o = 0; o < out; o++) y0[k * out + o] = widen(bias[o]);
   for (int64_t i = 0; i < t.block_rows; i++)
     for (int32_t b = t.row_offsets[i]; b < t.row_offsets[i + 1]; b++)
       for (int64_t r = 0; r < t.height; r++)
@@ -125,24 +139,30 @@ template <class S> void check_softmax(int64_t rows, int64_t length) {
   }
 }
 
-// The norm of residual + dropout(x), of which the gradients are checked against the reference in Python.
+// The norm of residual + dropout(x). The tests in Python compare its gradients with a reference.
 void check_norm(int64_t rows, int64_t features) {
   const int64_t n = rows * features;
   const Threads threads{nullptr, 2};
   auto x = random<Bf16>(n);
-  auto residual = random<float>(n), weight = random<float>(features), bias = random<float>(features), grad = random<float>(n);
+  auto residual = random<float>(n), weight = random<float>(features), bias = random<float>(features),
+       grad = random<float>(n);
   std::unique_ptr<Bf16[]> normal(new Bf16[n]), kept(new Bf16[n]), dx(new Bf16[n]);
-  std::unique_ptr<float[]> out(new float[n]), deviations(new float[rows]), dresidual(new float[n]), dweight(new float[features]), dbias(new float[features]);
+  std::unique_ptr<float[]> out(new float[n]), deviations(new float[rows]), dresidual(new float[n]),
+      dweight(new float[features]), dbias(new float[features]);
   for (int64_t dropped : {0, 6554}) {
-    int status = evergraft_residual_norm(x.get(), residual.get(), weight.get(), bias.get(), 1e-12f, out.get(), normal.get(), deviations.get(), rows, features, 5, dropped, &threads);
-    status |= evergraft_residual_norm_backward(grad.get(), weight.get(), normal.get(), deviations.get(), dresidual.get(), dx.get(), dweight.get(), dbias.get(), rows, features, 5, dropped, &threads);
+    int status = evergraft_residual_norm(x.get(), residual.get(), weight.get(), bias.get(), 1e-12f, out.get(),
+                                         normal.get(), deviations.get(), rows, features, 5, dropped, &threads);
+    status |=
+        evergraft_residual_norm_backward(grad.get(), weight.get(), normal.get(), deviations.get(), dresidual.get(),
+                                         dx.get(), dweight.get(), dbias.get(), rows, features, 5, dropped, &threads);
     status |= evergraft_dropout(x.get(), kept.get(), n, BFLOAT16, 5, dropped, &threads);
     bool good = status == OK;
     for (int64_t row = 0; row < rows; row++) {
       const int64_t at = row * features;
       double mean = 0, square = 0, slope = 0;
       for (int64_t i = at; i < at + features; i++) mean += ((double)residual[i] + widen(kept[i])) / features;
-      for (int64_t i = at; i < at + features; i++) square += std::pow(residual[i] + widen(kept[i]) - mean, 2) / features;
+      for (int64_t i = at; i < at + features; i++)
+        square += std::pow(residual[i] + widen(kept[i]) - mean, 2) / features;
       for (int64_t i = at; i < at + features; i++) {
         const double normalised = (residual[i] + widen(kept[i]) - mean) / std::sqrt(square);
         good &= std::fabs(out[i] - normalised * weight[i - at] - bias[i - at]) < 0.05;
@@ -154,7 +174,8 @@ void check_norm(int64_t rows, int64_t features) {
   }
 }
 
-// Attention and its gradients; with dropout only that nothing goes out of bounds, as its mask is compared in Python.
+// Attention and its gradients. With dropout this sees only that nothing goes out of bounds: its mask is compared by
+// the tests in Python.
 template <class S> void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size) {
   const int64_t n = batch * length * count * size, rows = batch * count * length;
   const Heads heads{batch, length, count, size};
@@ -167,33 +188,41 @@ template <class S> void check_attention(int64_t batch, int64_t length, int64_t c
   std::unique_ptr<float[]> logarithms(new float[rows]);
   bool good = true;
   for (int64_t dropped : {6554, 0}) {
-    good &= OK == evergraft_attention(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), dtype, 5, dropped, &threads);
-    good &= OK == evergraft_attention_backward(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), grad.get(), dq.get(), dk.get(), dv.get(), dtype, 5, dropped, &threads);
+    good &= OK == evergraft_attention(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), dtype, 5,
+                                      dropped, &threads);
+    good &= OK == evergraft_attention_backward(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(),
+                                               grad.get(), dq.get(), dk.get(), dv.get(), dtype, 5, dropped, &threads);
   }
   auto close = [&](S got, double want) { good &= std::fabs(widen(got) - want) < tolerance; };
-  for (int64_t b = 0; b < batch; b++) for (int64_t h = 0; h < count; h++) {
-    auto at = [&](int64_t t, int64_t f) { return ((b * length + t) * count + h) * size + f; };
-    std::vector<double> value_gradient(length * size), key_gradient(length * size);
-    for (int64_t i = 0; i < length; i++) {
-      std::vector<double> p(length), dp(length);
-      double total = 0, mean = 0;
-      for (int64_t j = 0; j < length; j++) {
-        for (int64_t f = 0; f < size; f++) p[j] += (double)scale * widen(q[at(i, f)]) * widen(k[at(j, f)]), dp[j] += (double)widen(grad[at(i, f)]) * widen(v[at(j, f)]);
-        total += p[j] = std::exp(p[j]);
-      }
-      for (int64_t j = 0; j < length; j++) p[j] /= total, mean += p[j] * dp[j];
-      for (int64_t f = 0; f < size; f++) {
-        double o = 0, d = 0;
+  for (int64_t b = 0; b < batch; b++)
+    for (int64_t h = 0; h < count; h++) {
+      auto at = [&](int64_t t, int64_t f) { return ((b * length + t) * count + h) * size + f; };
+      std::vector<double> value_gradient(length * size), key_gradient(length * size);
+      for (int64_t i = 0; i < length; i++) {
+        std::vector<double> p(length), dp(length);
+        double total = 0, mean = 0;
         for (int64_t j = 0; j < length; j++) {
-          const double ds = p[j] * (dp[j] - mean) * scale;
-          o += p[j] * widen(v[at(j, f)]), d += ds * widen(k[at(j, f)]);
-          key_gradient[j * size + f] += ds * widen(q[at(i, f)]), value_gradient[j * size + f] += p[j] * widen(grad[at(i, f)]);
+          for (int64_t f = 0; f < size; f++)
+            p[j] += (double)scale * widen(q[at(i, f)]) * widen(k[at(j, f)]),
+                dp[j] += (double)widen(grad[at(i, f)]) * widen(v[at(j, f)]);
+          total += p[j] = std::exp(p[j]);
         }
-        close(out[at(i, f)], o), close(dq[at(i, f)], d);
+        for (int64_t j = 0; j < length; j++) p[j] /= total, mean += p[j] * dp[j];
+        for (int64_t f = 0; f < size; f++) {
+          double o = 0, d = 0;
+          for (int64_t j = 0; j < length; j++) {
+            const double ds = p[j] * (dp[j] - mean) * scale;
+            o += p[j] * widen(v[at(j, f)]), d += ds * widen(k[at(j, f)]);
+            key_gradient[j * size + f] += ds * widen(q[at(i, f)]),
+                value_gradient[j * size + f] += p[j] * widen(grad[at(i, f)]);
+          }
+          close(out[at(i, f)], o), close(dq[at(i, f)], d);
+        }
       }
+      for (int64_t j = 0; j < length; j++)
+        for (int64_t f = 0; f < size; f++)
+          close(dk[at(j, f)], key_gradient[j * size + f]), close(dv[at(j, f)], value_gradient[j * size + f]);
     }
-    for (int64_t j = 0; j < length; j++) for (int64_t f = 0; f < size; f++) close(dk[at(j, f)], key_gradient[j * size + f]), close(dv[at(j, f)], value_gradient[j * size + f]);
-  }
   if (!good) differ("attention", length, size);
 }
 
@@ -213,9 +242,11 @@ template <class S> void check_gelu(int64_t n) {
   if (!good) differ("GELU", 1, n);
 }
 
-// Not inlined: what a sanitizer puts at the start of a function with arrays may use the very instructions main asks about.
+// Not inlined, because the code that a sanitizer puts at the start of a function with arrays may use the very
+// instructions that main asks about.
 __attribute__((noinline)) int check_all() {
-  const int sides[][2] = {{1, 1}, {4, 4}, {8, 8}, {16, 16}, {32, 32}, {4, 1}, {8, 1}, {16, 1}, {64, 1}, {1, 4}, {1, 16}, {1, 64}, {3, 5}, {2, 8}, {12, 1}, {24, 3}, {8, 4}, {4, 16}, {12, 16}, {48, 8}};
+  const int sides[][2] = {{1, 1},  {4, 4},  {8, 8}, {16, 16}, {32, 32}, {4, 1},  {8, 1}, {16, 1}, {64, 1},  {1, 4},
+                          {1, 16}, {1, 64}, {3, 5}, {2, 8},   {12, 1},  {24, 3}, {8, 4}, {4, 16}, {12, 16}, {48, 8}};
   int cases = 0;
   for (auto& side : sides)
     for (double density : {0.05, 0.5, 1.0})
@@ -226,7 +257,8 @@ __attribute__((noinline)) int check_all() {
           check<Bf16>(blocks, tokens, padding);
           cases += 2;
         }
-  for (auto& side : {std::array<int, 2>{16, 1}, {1, 16}, {32, 1}, {16, 16}, {16, 48}, {48, 16}}) {  // more blocks in a row than registers hold
+  const int registers_full[][2] = {{16, 1}, {1, 16}, {32, 1}, {16, 16}, {16, 48}, {48, 16}};
+  for (auto& side : registers_full) {  // more blocks in a row than registers hold
     Blocks blocks(144 / side[0], 144 / side[1], side[0], side[1], 0.9);
     check<float>(blocks, 130, 0);
     check<Bf16>(blocks, 130, 0);
@@ -260,13 +292,16 @@ __attribute__((noinline)) int check_all() {
   broken.columns.back() = 4;
   float none[64] = {};
   const Threads threads{nullptr, 1};
-  if (evergraft_forward(&broken.t, none, 8, none, nullptr, none, 1, FLOAT32, &threads) != MALFORMED) differences++, printf("a malformed topology passed\n");
+  if (evergraft_forward(&broken.t, none, 8, none, nullptr, none, 1, FLOAT32, &threads) != MALFORMED)
+    differences++, printf("a malformed topology passed\n");
   printf("%d lanes: %d cases, %d differences\n", LANES, cases, differences);
   return differences > 0;
 }
 
 }  // namespace
+}  // namespace evergraft
 
 int main() {
+  using namespace evergraft;
   return evergraft_best_tier() < TIER ? 77 : check_all();  // 77: skipped
 }

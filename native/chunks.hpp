@@ -1,11 +1,13 @@
-// Single weights: inputs in chunks that the first-level cache holds, weights chunk after chunk in the order of their use.
+// Products with single weights. The inputs are taken in chunks that fit into the level-1 cache (L1), and the weights
+// are copied in the order of their use, chunk after chunk.
 #pragma once
-#include <memory>
 #include "gather.hpp"
 #include "threads.hpp"
 
-constexpr int CHUNK = (36 << 10) / (4 * STEP) / LANES * LANES;  // inputs of a chunk, of STEP words each
-constexpr int NOTHING = CHUNK * STEP;                           // where a chunk's tile holds zeros for weights that are not
+namespace evergraft {
+
+constexpr int CHUNK = (36 << 10) / (4 * STEP) / LANES * LANES;  // inputs in a chunk, of STEP words each
+constexpr int NOTHING = CHUNK * STEP;  // where a tile holds zeros, for weights that fill up a pair
 
 // Two weights of one output, in fp32 or bf16, and where in the chunk's tile their inputs begin.
 template <class W> struct WeightPair {
@@ -14,18 +16,20 @@ template <class W> struct WeightPair {
 };
 static_assert(NOTHING + STEP <= 1 << 16, "places are 16 bits");
 
-// The weights of outputs first ... first + outs, by chunk of inputs and then by output.
+// The weights of outputs first ... first + outs in lists: one list for each chunk of inputs and each output.
 template <class W> class ChunkedWeights {
  public:
-  // rows: an index in row-major order; outputs are its rows or, `transposed`, its columns.
-  template <class Rows, class S>
-  ChunkedWeights(const Rows& rows, bool transposed, const S* values, int64_t first, int64_t outs)
-      : outs(outs), lists(((transposed ? rows.rows : rows.columns) + CHUNK - 1) / CHUNK * outs), ends(new (std::nothrow) int32_t[lists + 1]()) {
+  // `rows` is an index in row-major order. Outputs are its rows or, if `transposed`, its columns.
+  template <class S>
+  ChunkedWeights(const Index& rows, bool transposed, const S* values, int64_t first, int64_t outs)
+      : outs(outs), lists(((transposed ? rows.rows : rows.columns) + CHUNK - 1) / CHUNK * outs),
+        ends(new (std::nothrow) int32_t[lists + 1]()) {
     if (!ends) throw OUT_OF_MEMORY;
     auto each_weight = [&](auto f) {
       for (int64_t i = transposed ? 0 : first; i < (transposed ? rows.rows : first + outs); i++)
         for (int32_t slot = rows.offsets[i]; slot < rows.offsets[i + 1]; slot++) {
-          const uint32_t other = rows.others[slot], input = transposed ? i : other, output = (transposed ? other : i) - first;
+          const uint32_t other = rows.others[slot], input = transposed ? i : other,
+                         output = (transposed ? other : i) - first;
           if (output < outs) f(ends[(int64_t)(input / CHUNK) * outs + output + 1], input % CHUNK, slot);
         }
     };
@@ -49,7 +53,7 @@ template <class W> class ChunkedWeights {
     });
     for (int64_t l = 1; l <= lists; l++) ends[l] = (ends[l] + 1) / 2;
   }
-  // Where the pairs of a chunk's outputs begin: of output o they are from [o] to [o + 1] of all.
+  // Where the pairs of a chunk begin for each output: those of output o are all()[starts[o]] ... all()[starts[o + 1]].
   const int32_t* starts(int64_t chunk) const { return ends.get() + chunk * outs; }
   const WeightPair<W>* all() const { return pairs.get(); }
 
@@ -59,33 +63,42 @@ template <class W> class ChunkedWeights {
   static void assign(Bf16& to, Bf16 from) { to = from; }
 
   int64_t outs, lists;
-  std::unique_ptr<int32_t[]> ends;  // of each list, while they are filled in weights; then in pairs
+  std::unique_ptr<int32_t[]> ends;  // the end of each list, in weights while lists are filled, in pairs afterwards
   std::unique_ptr<WeightPair<W>[]> pairs;
 };
 
-// Weights of one output and one chunk: their products are added to the sums of STEP tokens, or begin them.
-INLINE void add_weights(const float* tile, const WeightPair<float>* w, const WeightPair<float>* end, float* sums, bool begin) {
+// Adds the products of the weights of one output and one chunk to the sums of STEP tokens, or begins these sums.
+EG_INLINE void add_weights(const float* tile, const WeightPair<float>* w, const WeightPair<float>* end, float* sums,
+                           bool begin) {
   Vec sum[2][V] = {};
-  if (!begin) UNROLL for (int v = 0; v < V; v++) sum[0][v] = load(sums + v * LANES);
+  if (!begin)
+    EG_UNROLL_FOR (int v = 0; v < V; v++) sum[0][v] = load(sums + v * LANES);
   for (; w != end; w++)
-    UNROLL for (int i = 0; i < 2; i++) UNROLL for (int v = 0; v < V; v++)
-      sum[i][v] = Plain::add(sum[i][v], w->values + i, load(tile + w->at[i] + v * LANES));
-  UNROLL for (int v = 0; v < V; v++) store(sums + v * LANES, sum[0][v] + sum[1][v]);
+    EG_UNROLL_FOR (int i = 0; i < 2; i++)
+      EG_UNROLL_FOR (int v = 0; v < V; v++)
+        sum[i][v] = Plain::add(sum[i][v], w->values + i, load(tile + w->at[i] + v * LANES));
+  EG_UNROLL_FOR (int v = 0; v < V; v++) store(sums + v * LANES, sum[0][v] + sum[1][v]);
 }
 
 #if defined(__AVX512BF16__)
-// The same for twice as many tokens, two of them a word.
-INLINE void add_weights(const float* tile, const WeightPair<Bf16>* w, const WeightPair<Bf16>* end, float* sums, bool begin) {
+// The same for twice as many tokens, of which a word holds two.
+EG_INLINE void add_weights(const float* tile, const WeightPair<Bf16>* w, const WeightPair<Bf16>* end, float* sums,
+                           bool begin) {
   Vec sum[V][2] = {};
-  if (!begin) UNROLL for (int v = 0; v < V; v++) UNROLL for (int h = 0; h < 2; h++) sum[v][h] = load(sums + (2 * v + h) * LANES);
+  if (!begin)
+    EG_UNROLL_FOR (int v = 0; v < V; v++)
+      EG_UNROLL_FOR (int h = 0; h < 2; h++) sum[v][h] = load(sums + (2 * v + h) * LANES);
   for (; w != end; w++) {
     const Vec both = repeat<1>((const float*)w->values);
-    UNROLL for (int v = 0; v < V; v++) {
+    EG_UNROLL_FOR (int v = 0; v < V; v++) {
       Vec xs[2];
       unpack_pairs(load(tile + w->at[0] + v * LANES), load(tile + w->at[1] + v * LANES), xs);
-      UNROLL for (int h = 0; h < 2; h++) sum[v][h] = Dot::add(sum[v][h], both, xs[h]);
+      EG_UNROLL_FOR (int h = 0; h < 2; h++) sum[v][h] = Dot::add(sum[v][h], both, xs[h]);
     }
   }
-  UNROLL for (int v = 0; v < V; v++) UNROLL for (int h = 0; h < 2; h++) store(sums + (2 * v + h) * LANES, sum[v][h]);
+  EG_UNROLL_FOR (int v = 0; v < V; v++)
+    EG_UNROLL_FOR (int h = 0; h < 2; h++) store(sums + (2 * v + h) * LANES, sum[v][h]);
 }
 #endif
+
+}  // namespace evergraft

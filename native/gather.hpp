@@ -1,30 +1,20 @@
-// Gather: each output of a block row is summed in registers over the inputs that its blocks name.
+// Gather: each output of a block row is summed in registers, over the inputs that the row's blocks name.
 #pragma once
 #include "tile.hpp"
+#include "topology.hpp"
 
-constexpr int V = 3;                             // vectors of tokens that share a weight in registers
+namespace evergraft {
+
+constexpr int V = 3;  // vectors of tokens that share a weight in registers
 constexpr int MAX_ROWS = SUMS / V;
-constexpr int STEP = V * LANES;                  // a tile's tokens are a multiple of this
+constexpr int STEP = V * LANES;  // a tile's tokens are a multiple of this
 
-// The blocks of one block row.
-struct BlockRow {
-  const int32_t* others;  // [count] the block's place on the other side: which inputs it multiplies, or adds to
-  const int32_t* slots;   // [count] where its values are; null: one after another from `first`
-  int first, count;
-  INLINE int64_t slot(int i) const { return slots ? slots[i] : first + i; }
-};
-
-// A block as a product sees it: outs x ins words of weights, out_step and in_step apart in memory.
-struct BlockShape {
-  int outs, ins, out_step, in_step;
-  INLINE int64_t area() const { return (int64_t)outs * ins; }
-};
-
-// What a kernel's thread sets up for as long as this lives: nothing, where it has no registers but the usual ones.
+// What a kernel configures for as long as this object lives: nothing, except on AMX (TileRegisters).
 struct NoRegisters {};
 
-// Call f(ROWS, first) for runs of rows that together are `count`: as many at a time as registers hold, ROWS a constant.
-template <class F> INLINE void in_runs(int count, F f) {
+// Calls f(ROWS, first) for runs that together are `count` rows, with ROWS as a constant: as many rows as registers
+// hold.
+template <class F> EG_INLINE void in_runs(int count, F f) {
   int first = 0;
   auto runs = [&](auto rows) {
     for (; first + rows <= count; first += rows) f(rows, first);
@@ -35,9 +25,10 @@ template <class F> INLINE void in_runs(int count, F f) {
   runs(std::integral_constant<int, 1>{});
 }
 
-// ROWS outputs of W vectors of tokens. INS and OUT_STEP are the block's if they are known when compiling, else 0.
+// Sums ROWS outputs of W vectors of tokens. INS and OUT_STEP are those of the block, or 0 if they are not known when
+// this is compiled.
 template <class Mac, int ROWS, int W, int INS, int OUT_STEP>
-INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
+EG_INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, const float* values, float* out) {
   const int ins = INS ? INS : block.ins;
   const int64_t out_step = OUT_STEP ? OUT_STEP : block.out_step, in_step = OUT_STEP == 1 ? block.in_step : 1;
   Vec sum[ROWS][W] = {};
@@ -46,11 +37,13 @@ INLINE void gather_some(const float* in, int T, BlockRow row, BlockShape block, 
     const float* x = in + (int64_t)row.others[b] * ins * T;
     _Pragma("GCC unroll 4") for (int i = 0; i < ins; i++, w += in_step, x += T) {
       Vec xs[W];
-      UNROLL for (int v = 0; v < W; v++) xs[v] = load(x + v * LANES);
-      UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) sum[r][v] = Mac::add(sum[r][v], w + r * out_step, xs[v]);
+      EG_UNROLL_FOR (int v = 0; v < W; v++) xs[v] = load(x + v * LANES);
+      EG_UNROLL_FOR (int r = 0; r < ROWS; r++)
+        EG_UNROLL_FOR (int v = 0; v < W; v++) sum[r][v] = Mac::add(sum[r][v], w + r * out_step, xs[v]);
     }
   }
-  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < W; v++) store(out + r * T + v * LANES, sum[r][v]);
+  EG_UNROLL_FOR (int r = 0; r < ROWS; r++)
+    EG_UNROLL_FOR (int v = 0; v < W; v++) store(out + r * T + v * LANES, sum[r][v]);
 }
 
 template <class Mac, int INS, int OUT_STEP>
@@ -70,27 +63,30 @@ void gather(const float* in, int T, BlockRow row, BlockShape block, const float*
 }
 
 #if defined(__AVX512BF16__)
-// Pairs of tokens of two features -> pairs of those features, for tokens in their own order.
-INLINE void unpack_pairs(Vec first, Vec second, Vec* to) {
+// Turns pairs of tokens of two features into pairs of these features, with the tokens in their own order.
+EG_INLINE void unpack_pairs(Vec first, Vec second, Vec* to) {
   to[0] = (Vec)_mm512_unpacklo_epi16((__m512i)first, (__m512i)second);
   to[1] = (Vec)_mm512_unpackhi_epi16((__m512i)first, (__m512i)second);
 }
 
-// Blocks one input wide, in bf16: every two of a row are multiplied together, their inputs brought side by side here.
-//   in: a tile of token pairs, T / 2 words a feature.  values: [(count + 1) / 2][outs], the weights of two blocks a word.
+// Sums blocks that are one input wide, in bf16. Every two blocks of a row are multiplied together, after their inputs
+// have been brought side by side.
+//   in: a tile of token pairs, T / 2 words a feature.
+//   values: words [(count + 1) / 2][outs], each with the weights of two blocks.
 template <int ROWS, int W>
-INLINE void gather_pairs_some(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
+EG_INLINE void gather_pairs_some(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
   static constexpr float NONE[W * LANES] = {};
   Vec sum[ROWS][2 * W] = {};
   for (int b = 0; b < row.count; b += 2, values += outs) {
     const float* x0 = in + (int64_t)row.others[b] * (T / 2);
     const float* x1 = b + 1 < row.count ? in + (int64_t)row.others[b + 1] * (T / 2) : NONE;
     Vec xs[2 * W];
-    UNROLL for (int v = 0; v < W; v++) unpack_pairs(load(x0 + v * LANES), load(x1 + v * LANES), xs + 2 * v);
-    UNROLL for (int r = 0; r < ROWS; r++)
-      UNROLL for (int v = 0; v < 2 * W; v++) sum[r][v] = Dot::add(sum[r][v], values + r, xs[v]);
+    EG_UNROLL_FOR (int v = 0; v < W; v++) unpack_pairs(load(x0 + v * LANES), load(x1 + v * LANES), xs + 2 * v);
+    EG_UNROLL_FOR (int r = 0; r < ROWS; r++)
+      EG_UNROLL_FOR (int v = 0; v < 2 * W; v++) sum[r][v] = Dot::add(sum[r][v], values + r, xs[v]);
   }
-  UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int v = 0; v < 2 * W; v++) store(out + r * T + v * LANES, sum[r][v]);
+  EG_UNROLL_FOR (int r = 0; r < ROWS; r++)
+    EG_UNROLL_FOR (int v = 0; v < 2 * W; v++) store(out + r * T + v * LANES, sum[r][v]);
 }
 
 inline void gather_pairs(const float* in, int T, BlockRow row, int outs, const float* values, float* out) {
@@ -101,3 +97,5 @@ inline void gather_pairs(const float* in, int T, BlockRow row, int outs, const f
   });
 }
 #endif
+
+}  // namespace evergraft

@@ -1,65 +1,72 @@
 // Outer: the gradient of a block row's values, summed over tokens, for blocks of any shape.
 //
-// A block is taken as columns of as many numbers as it is high. A vector of sums holds ROWS numbers of a column for
-// P = LANES / ROWS tokens side by side: no lane idles, however low the block.
+// A block is taken column by column. A vector of sums holds ROWS numbers of a column for P = LANES / ROWS tokens side
+// by side, so that no lane is idle, however low the block is.
 #pragma once
 #include "gather.hpp"
 
-// Where the inputs and the sums of the columns of a block row are: every block has one column, and the blocks'
-// values lie one after another.
+namespace evergraft {
+
+// Where the inputs and the sums of the columns of a block row are, if every block has one column and the values of the
+// blocks lie one after another.
 struct FlatColumns {
   const float* tile;
   int T;
   const int32_t* others;
   float* first;
   int tall;
-  INLINE const float* x(int j) const { return tile + (int64_t)others[j] * T; }
-  INLINE float* sums(int j) const { return first + (int64_t)j * tall; }
+  EG_INLINE const float* x(int j) const { return tile + (int64_t)others[j] * T; }
+  EG_INLINE float* sums(int j) const { return first + (int64_t)j * tall; }
 };
 
-// The same for any blocks: those of up to COUNT columns, listed beforehand.
+// The same for any blocks, from a list of up to COUNT columns.
 template <int COUNT> struct ListedColumns {
   const float* xs[COUNT];
   float* sum[COUNT];
-  INLINE const float* x(int j) const { return xs[j]; }
-  INLINE float* sums(int j) const { return sum[j]; }
+  EG_INLINE const float* x(int j) const { return xs[j]; }
+  EG_INLINE float* sums(int j) const { return sum[j]; }
 };
 
-// The first `valid` of COUNT columns, H vectors of each: sums over the T tokens, U x P of them at a time, are added to
-// where they belong.
+// Sums H vectors of each of COUNT columns over T tokens, U x P tokens at a time, and adds the first `valid` columns to
+// the gradient.
 //   rows: [H][T / P] vectors.
 template <class Mac, int P, int H, int U, int COUNT, class Columns>
-INLINE void outer_some(const float* rows, int T, const Columns& columns, int valid) {
+EG_INLINE void outer_some(const float* rows, int T, const Columns& columns, int valid) {
   constexpr int ROWS = LANES / P;
   Vec sum[H][COUNT] = {};
   for (int t = 0; t < T; t += U * P) {
     Vec r[H][U];
-    UNROLL for (int h = 0; h < H; h++) UNROLL for (int i = 0; i < U; i++) r[h][i] = load(rows + (h * T + t + i * P) * ROWS);
-    UNROLL for (int u = 0; u < COUNT; u++) {
+    EG_UNROLL_FOR (int h = 0; h < H; h++)
+      EG_UNROLL_FOR (int i = 0; i < U; i++) r[h][i] = load(rows + (h * T + t + i * P) * ROWS);
+    EG_UNROLL_FOR (int u = 0; u < COUNT; u++) {
       const float* x = columns.x(u) + t;
-      UNROLL for (int i = 0; i < U; i++) {
+      EG_UNROLL_FOR (int i = 0; i < U; i++) {
         const Vec xs = repeat<P>(x + i * P);
-        UNROLL for (int h = 0; h < H; h++) sum[h][u] = Mac::add(sum[h][u], r[h][i], xs);
+        EG_UNROLL_FOR (int h = 0; h < H; h++) sum[h][u] = Mac::add(sum[h][u], r[h][i], xs);
       }
     }
   }
-  UNROLL for (int u = 0; u < COUNT; u += P) UNROLL for (int h = 0; h < H; h++) {
-    Vec total = fold<P>(sum[h] + u);
-    float* to = columns.sums(u) + h * ROWS;
-    if (u + P <= valid && columns.sums(u + P - 1) == columns.sums(u) + (P - 1) * ROWS) store(to, load(to) + total);
-    else {
-      float some[LANES];
-      store(some, total);
-      for (int k = 0; k < P && u + k < valid; k++) for (int r = 0; r < ROWS; r++) columns.sums(u + k)[h * ROWS + r] += some[k * ROWS + r];
+  EG_UNROLL_FOR (int u = 0; u < COUNT; u += P)
+    EG_UNROLL_FOR (int h = 0; h < H; h++) {
+      Vec total = fold<P>(sum[h] + u);
+      float* to = columns.sums(u) + h * ROWS;
+      if (u + P <= valid && columns.sums(u + P - 1) == columns.sums(u) + (P - 1) * ROWS) store(to, load(to) + total);
+      else {
+        float some[LANES];
+        store(some, total);
+        for (int k = 0; k < P && u + k < valid; k++)
+          for (int r = 0; r < ROWS; r++) columns.sums(u + k)[h * ROWS + r] += some[k * ROWS + r];
+      }
     }
-  }
 }
 
-// The sums of ROWS numbers of every column of a block row.
-//   tile: the other activation, feature by feature.  gradient: blocks as [wide][tall]; offset: of the ROWS in a column.
-//   between: called now and then.  T: a multiple of 3 x P.
+// Adds the sums of ROWS numbers of every column of a block row.
+//   tile: the other activation, feature by feature.  T: a multiple of 3 x P.
+//   gradient: blocks as [wide][tall].  offset: where the ROWS numbers begin in a column.
+//   between: called from time to time, so that the caller can prefetch.
 template <class Mac, int P, int H, class Between>
-void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient, Between between) {
+void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape block, int offset, float* gradient,
+           Between between) {
   constexpr int COUNT = H == 2 ? SUMS / 2 : REGISTERS == 32 ? 16 : 8;
   constexpr int FEW = H == 2 && REGISTERS == 16 ? 1 : 3, MANY = REGISTERS == 32 && P == LANES ? 12 : FEW;
   auto some = [&](const auto& columns, int valid) {
@@ -87,34 +94,38 @@ void outer(const float* rows, const float* tile, int T, BlockRow row, BlockShape
   }
 }
 
-// As outer products take them: packed, and block row by block row.
+// The kernel as add_outer_product calls it.
 template <class Mac, int P> struct Columns {
   static constexpr int ROWS = LANES / P, WEIGHTS = 16 * ROWS;
   using Registers = NoRegisters;
 
   static int64_t group_words(int64_t features, int T) { return features * T; }
 
-  // All features of the T tokens from t0, feature by feature.
-  template <class Source> static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
+  // Packs all features of the T tokens from t0, feature by feature.
+  template <class Source>
+  static void pack_tile(Source x, int64_t t0, int64_t tokens, int64_t features, int T, float* to) {
     pack(x, t0, tokens, 0, features, features, T, to);
   }
 
-  // Features f0 ... f1, as vectors of ROWS features of P tokens each: vector [feature / ROWS][t / P].
+  // Packs the features f0 ... f1 as vectors [feature / ROWS][t / P], each of ROWS features of P tokens.
   template <class Source>
-  static void pack_group(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, int64_t, float* to) {
+  static void pack_group(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, int64_t,
+                         float* to) {
     for (int t = 0; t < T; t += LANES)
       for (int64_t f = f0; f < f1; f += LANES) {
         Vec v[LANES];
         load_square(x, t0 + t, tokens, f, features, v);
-        UNROLL for (int q = 0; q < LANES; q += P) interleave<P>(v + q);
-        UNROLL for (int g = 0; g < P; g++)
-          UNROLL for (int q = 0; q < LANES; q += P) store(to + ((f - f0) + g * ROWS) * T + (t + q) * ROWS, v[q + g]);
+        EG_UNROLL_FOR (int q = 0; q < LANES; q += P) interleave<P>(v + q);
+        EG_UNROLL_FOR (int g = 0; g < P; g++)
+          EG_UNROLL_FOR (int q = 0; q < LANES; q += P) store(to + ((f - f0) + g * ROWS) * T + (t + q) * ROWS, v[q + g]);
       }
   }
 
-  // The sums of a block row, the first of whose features is `f` of its group.  gradient: blocks as [ins][outs].
+  // Adds the sums of a block row, whose first feature is number `f` of its group.
+  //   gradient: blocks as [ins][outs].
   template <class Between>
-  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block, float* gradient, Between between) {
+  static void sum(const float* packed, int64_t f, int64_t, const float* tile, int T, BlockRow row, BlockShape block,
+                  float* gradient, Between between) {
     int offset = 0;
     if constexpr (P == 1)
       for (; offset + 2 * ROWS <= block.outs; offset += 2 * ROWS)
@@ -123,3 +134,5 @@ template <class Mac, int P> struct Columns {
       outer<Mac, P, 1>(packed + (f + offset) * T, tile, T, row, block, offset, gradient, between);
   }
 };
+
+}  // namespace evergraft

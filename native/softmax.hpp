@@ -3,34 +3,36 @@
 #include <cmath>
 #include "element.hpp"
 
-namespace {
+namespace evergraft {
 
-template <int WIDTH, int... I> INLINE Vec swapped(Vec v, std::integer_sequence<int, I...>) {
+template <int WIDTH, int... I> EG_INLINE Vec swapped(Vec v, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(v, v, (I ^ WIDTH)...);
 }
-// op over all lanes of a vector, by halves.
-template <int WIDTH = LANES / 2, class F> INLINE float reduce(Vec v, F op) {
+// Reduces all lanes of a vector with op, half by half.
+template <int WIDTH = LANES / 2, class F> EG_INLINE float reduce(Vec v, F op) {
   if constexpr (WIDTH == 0) return v[0];
   else return reduce<WIDTH / 2>(op(v, swapped<WIDTH>(v, Lanes{})), op);
 }
-INLINE float sum(Vec v) {
+EG_INLINE float sum(Vec v) {
   return reduce(v, [](Vec a, Vec b) { return a + b; });
 }
 
-// exp(x) for x <= 0, to two units in the last place: 2^n e^r with |r| <= ln 2 / 2; e^-87 below -87.
-INLINE Vec exponential(Vec x) {
-  constexpr float ROUND = 12582912;  // 1.5 * 2^23: what is added to it is rounded to an integer in the lowest bits
+// exp(x) for x <= 0, exact to two units in the last place: 2^n e^r with |r| <= ln 2 / 2. Below -87 it is e^-87.
+EG_INLINE Vec exponential(Vec x) {
+  constexpr float ROUND = 12582912;  // 1.5 * 2^23: adding it rounds to an integer, in the lowest bits
   x = x < -87 ? -87 - Vec{} : x;
   const Vec shifted = x * 1.44269504f + ROUND, n = shifted - ROUND;
   const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  Vec p = 1.9875691500e-4f - Vec{};  // Cephes' expf
-  UNROLL for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = p * r + c;
+  Vec p = 1.9875691500e-4f - Vec{};  // the polynomial of expf in the Cephes library
+  EG_UNROLL_FOR (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = p * r + c;
   p = p * r * r + r + 1;
   return (Vec)((Ints)p + ((Ints)shifted << 23));
 }
 
-// work(i, x) for the numbers of a row, a vector at a time; the last may hold fewer, and `padding` for the others.
-template <class S, class F> INLINE void each(const S* row, int64_t n, float padding, F work) {
+// Calls work(i, x, count) for each vector of a row. The last one may hold fewer than LANES numbers; its other lanes
+// hold `padding`.
+template <class S, class F> EG_INLINE void each(const S* row, int64_t n, float padding, F work) {
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) work(i, load(row + i), LANES);
   if (i == n) return;
@@ -45,7 +47,7 @@ template <class S> float highest(const S* row, int64_t n) {
   return reduce(found, [](Vec a, Vec b) { return a > b ? a : b; });
 }
 
-// `exponentials` holds a row, rounded up to whole vectors.
+// `exponentials` is memory for a row in whole vectors.
 template <class S> void softmax_row(const S* scores, S* probabilities, int64_t n, float* exponentials) {
   const float most = highest(scores, n);
   Vec total = {};
@@ -58,12 +60,13 @@ template <class S> void softmax_row(const S* scores, S* probabilities, int64_t n
   each(exponentials, n, 0, [&](int64_t i, Vec e, int count) { put(probabilities + i, e * share, count); });
 }
 
-// The gradient of the scores, from that of the probabilities; it may take the place of the latter.
+// Computes the gradient of the scores from that of the probabilities. `dscores` may be `grad`.
 template <class S> void softmax_row_backward(const S* grad, const S* probabilities, S* dscores, int64_t n) {
   Vec products = {};
   each(probabilities, n, 0, [&](int64_t i, Vec p, int count) { products += p * get(grad + i, count); });
   const float mean = sum(products);
-  each(probabilities, n, 0, [&](int64_t i, Vec p, int count) { put(dscores + i, p * (get(grad + i, count) - mean), count); });
+  each(probabilities, n, 0,
+       [&](int64_t i, Vec p, int count) { put(dscores + i, p * (get(grad + i, count) - mean), count); });
 }
 
-}  // namespace
+}  // namespace evergraft

@@ -1,5 +1,5 @@
-// What every call from Python has in common: the dtype of its numbers, the threads it may use, their memory,
-// the status it returns.
+// What every call from Python has in common: the dtype of its numbers, the threads it may use, their memory, and the
+// status that it returns.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -7,22 +7,23 @@
 #include <new>
 #include "element.hpp"
 
-#define EXPORT __attribute__((visibility("default")))
+#define EG_EXPORT __attribute__((visibility("default")))
+
+namespace evergraft {
 
 extern "C" {
-// Torch's own OpenMP, so that its threads and ours are the same; null runs everything on the calling thread.
+// The threads of torch's own OpenMP, so that torch and the kernels share one pool. If `parallel` is null, everything
+// runs on the calling thread.
 struct Threads {
   void (*parallel)(void (*)(void*), void*, unsigned count, unsigned flags);  // GOMP_parallel
   int count;
 };
 }
 
-namespace {
-
 enum Status { OK, OUT_OF_MEMORY, MALFORMED };
 enum Dtype { FLOAT32, BFLOAT16 };
 
-// Run work(i) for i = 0 ... n - 1, each once, on as many threads as there are.
+// Calls work(i) once for each i = 0 ... n - 1, on as many threads as there are.
 template <class F> void parallel(const Threads& threads, int64_t n, F work) {
   struct Shared {
     F& work;
@@ -34,7 +35,9 @@ template <class F> void parallel(const Threads& threads, int64_t n, F work) {
     auto& s = *(Shared*)data;
     try {
       for (int64_t i; (i = s.next++) < s.n;) s.work(i);
-    } catch (Status) { s.failed = 1; }
+    } catch (Status) {
+      s.failed = 1;
+    }
   };
   int count = (int)std::min<int64_t>(threads.count, n);
   if (threads.parallel && count > 1) threads.parallel(run, &shared, count, 0);
@@ -42,7 +45,7 @@ template <class F> void parallel(const Threads& threads, int64_t n, F work) {
   if (shared.failed) throw OUT_OF_MEMORY;
 }
 
-// Memory of a thread that is kept from call to call, so that no page is touched for the first time twice.
+// Memory of a thread that is kept from call to call, so that the system does not have to map its pages each time.
 template <class T> struct Buffer {
   T* data = nullptr;
   size_t size = 0;
@@ -58,13 +61,19 @@ template <class T> struct Buffer {
   }
 };
 
+// Calls work() and returns its status.
 template <class F> int guarded(F work) {
-  try { work(); } catch (Status status) { return status; }
+  try {
+    work();
+  } catch (Status status) {
+    return status;
+  }
   return OK;
 }
 
-template <class F> void with_dtype(int dtype, F work) {
-  if (dtype == BFLOAT16) work(Bf16{}); else work(0.0f);
+// Calls work with a number of the dtype and returns its status.
+template <class F> int guarded(int dtype, F work) {
+  return guarded([&] { dtype == BFLOAT16 ? work(Bf16{}) : work(0.0f); });
 }
 
-}  // namespace
+}  // namespace evergraft

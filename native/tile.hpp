@@ -1,40 +1,44 @@
 // A tile holds some tokens of an activation feature by feature: tile[feature * T + token], a 32-bit word each.
 //
-// A word is a number in fp32, or two in bf16: of two neighbouring features (a matrix of bf16 is then read as one of
-// words, half as wide), or of two neighbouring tokens (`TokenPairs`).
+// A word is one number in fp32, or two in bf16. These are of two neighbouring features, when a matrix in bf16 is read
+// as a matrix of words that is half as wide, or of two neighbouring tokens (`TokenPairs`).
 #pragma once
 #include <algorithm>
 #include "element.hpp"
 
-// A token-major activation [tokens, features], `stride` numbers from one token to the next.
+namespace evergraft {
+
+// An activation [tokens, features], with `stride` numbers from one token to the next.
 template <class S> struct Matrix {
   S* data;
   int64_t stride;
 };
 
-// LANES tokens from t0 of LANES features from f0, one token a vector; zero outside [.., tokens) and [.., features).
-template <class S> INLINE void load_square(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t features, Vec* v) {
+// Loads LANES tokens from t0 on of LANES features from f0 on, one token a vector. Tokens past `tokens` and features
+// past `features` are zero.
+template <class S>
+EG_INLINE void load_square(Matrix<const S> x, int64_t t0, int64_t tokens, int64_t f0, int64_t features, Vec* v) {
   const S* p = x.data + t0 * x.stride + f0;
   int n = (int)std::min<int64_t>(LANES, features - f0), m = (int)std::min<int64_t>(LANES, tokens - t0);
   if (n == LANES && m == LANES) {
-    UNROLL for (int t = 0; t < LANES; t++) v[t] = load(p + t * x.stride);
+    EG_UNROLL_FOR (int t = 0; t < LANES; t++) v[t] = load(p + t * x.stride);
   } else {
     for (int t = 0; t < LANES; t++) v[t] = t < m ? load_some(p + t * x.stride, n) : Vec{};
   }
 }
 
-// An activation of which a "token" is two neighbouring ones, in the order that makes `unpack_pairs` of two features give
-// tokens in their own: in each four words the two pairs of the first vector, then those of the second.
+// An activation of which a word holds two neighbouring tokens. Words are in the order from which `unpack_pairs` gives
+// tokens in their own order: every four words hold two pairs of the first vector, then two of the second.
 struct TokenPairs {
   Matrix<const Bf16> x;
   static constexpr int at(int word) { return word / 4 * 2 + word % 2 + word % 4 / 2 * (LANES / 2); }
 };
-INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0, int64_t features, Vec* v) {
+EG_INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0, int64_t features, Vec* v) {
   const int64_t stride = pairs.x.stride;
   const Bf16* p = pairs.x.data + 2 * t0 * stride + f0;
   int n = (int)std::min<int64_t>(LANES, features - f0), m = (int)std::min<int64_t>(2 * LANES, tokens - 2 * t0);
   if (n == LANES && m == 2 * LANES) {
-    UNROLL for (int t = 0; t < LANES; t++) {
+    EG_UNROLL_FOR (int t = 0; t < LANES; t++) {
       const Bf16* first = p + 2 * TokenPairs::at(t) * stride;
       v[t] = pair(*(const LooseHalves*)first, *(const LooseHalves*)(first + stride));
     }
@@ -48,15 +52,20 @@ INLINE void load_square(TokenPairs pairs, int64_t t0, int64_t tokens, int64_t f0
   }
 }
 
-// A rectangle of a matrix, to be fetched into the second-level cache some lines at a time while others are worked on.
+// A matrix of numbers that are stored as S, read as pairs of tokens where this tier multiplies pairs of such numbers.
+template <class S> using TokenWords = std::conditional_t<Multiplier<S>::NEIGHBOURS == 2, TokenPairs, Matrix<const S>>;
+
+// A rectangle of a matrix that is prefetched into the level-2 cache (L2), some lines at a time, during other work.
 class Ahead {
  public:
-  template <class S> Ahead(Matrix<const S> x, int64_t t0, int64_t T, int64_t tokens, int64_t f0, int64_t f1)
+  template <class S>
+  Ahead(Matrix<const S> x, int64_t t0, int64_t T, int64_t tokens, int64_t f0, int64_t f1)
       : row((const char*)(x.data + t0 * x.stride + f0)), stride(x.stride * sizeof(S)), bytes((f1 - f0) * sizeof(S)),
         rows(f0 < f1 ? std::min(T, tokens - t0) : 0) {}
-  Ahead(TokenPairs pairs, int64_t t0, int64_t T, int64_t tokens, int64_t f0, int64_t f1) : Ahead(pairs.x, 2 * t0, 2 * T, tokens, f0, f1) {}
+  Ahead(TokenPairs pairs, int64_t t0, int64_t T, int64_t tokens, int64_t f0, int64_t f1)
+      : Ahead(pairs.x, 2 * t0, 2 * T, tokens, f0, f1) {}
 
-  // The share of one of n turns, until nothing is left.
+  // How many lines to fetch at each of n turns.
   int64_t share(int64_t n) const { return std::max<int64_t>(rows, 0) * ((bytes + LINE - 1) / LINE) / n + 1; }
   void fetch(int64_t lines) {
     for (; lines > 0 && rows > 0; lines--) {
@@ -71,7 +80,8 @@ class Ahead {
   int64_t stride, bytes, rows, at = 0;
 };
 
-// Features f0 ... f1 of the T tokens from t0 into a tile; features past `features` and tokens past `tokens` are zero.
+// Packs the features f0 ... f1 of the T tokens from t0 into a tile. Features past `features` and tokens past `tokens`
+// are zero.
 template <class Source>
 void pack(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t features, int T, float* tile) {
   for (int t = 0; t < T; t += LANES)
@@ -80,13 +90,15 @@ void pack(Source x, int64_t t0, int64_t tokens, int64_t f0, int64_t f1, int64_t 
       load_square(x, t0 + t, tokens, f, features, v);
       interleave<LANES>(v);
       float* to = tile + (f - f0) * T + t;
-      UNROLL for (int i = 0; i < LANES; i++) store(to + i * T, v[i]);
+      EG_UNROLL_FOR (int i = 0; i < LANES; i++) store(to + i * T, v[i]);
     }
 }
 
-// Sums of `tokens` tokens, `stride` apart, plus bias if there is one, to the `count` features that begin y's rows.
+// Writes the sums of `tokens` tokens, which are `stride` apart, to the first `count` features of y. `bias`, unless
+// null, is added.
 template <class S>
-void write_rows(const float* sums, int stride, int64_t tokens, int count, const float* bias, Matrix<S> y, bool past_caches) {
+void write_rows(const float* sums, int stride, int64_t tokens, int count, const float* bias, Matrix<S> y,
+                bool past_caches) {
   constexpr int VECTORS = SUMS_A_LINE<S>, LINE = VECTORS * LANES;
   for (int64_t t = 0; t < tokens; t++) {
     const float* from = sums + t * stride;
@@ -94,7 +106,7 @@ void write_rows(const float* sums, int stride, int64_t tokens, int count, const 
     int f = 0;
     for (; f + LINE <= count; f += LINE) {
       Vec line[VECTORS];
-      UNROLL for (int q = 0; q < VECTORS; q++) {
+      EG_UNROLL_FOR (int q = 0; q < VECTORS; q++) {
         line[q] = load(from + f + q * LANES);
         if (bias) line[q] += load(bias + f + q * LANES);
       }
@@ -109,10 +121,12 @@ void write_rows(const float* sums, int stride, int64_t tokens, int count, const 
   }
 }
 
-// The first `count` features of a tile in fp32, plus bias if there is one, to features f0 ... of the tokens from t0. Rows are
-// put together beside, so that whole cache lines are written one after another: halves of them are slow past the caches.
+// Writes the first `count` features of a tile in fp32 to the features from f0 on of the tokens from t0 on. `bias`,
+// unless null, is added. Rows are first put together elsewhere, so that whole cache lines are written one after
+// another: past the caches, half lines are slow.
 template <class S>
-void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y, int64_t t0, int64_t tokens, int64_t f0, bool past_caches) {
+void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y, int64_t t0, int64_t tokens, int64_t f0,
+            bool past_caches) {
   constexpr int FEATURES = 64;
   const int T_used = (int)std::min<int64_t>(T, tokens - t0);
   alignas(64) float rows[LANES * FEATURES];
@@ -121,12 +135,14 @@ void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y,
     for (int t = 0; t < T_used; t += LANES) {
       for (int g = 0; g < n; g += LANES) {
         Vec v[LANES];
-        UNROLL for (int i = 0; i < LANES; i++) v[i] = g + i < n ? load(tile + (int64_t)(f + g + i) * T + t) : Vec{};
+        EG_UNROLL_FOR (int i = 0; i < LANES; i++) v[i] = g + i < n ? load(tile + (int64_t)(f + g + i) * T + t) : Vec{};
         interleave<LANES>(v);
-        UNROLL for (int i = 0; i < LANES; i++) store(rows + i * FEATURES + g, v[i]);
+        EG_UNROLL_FOR (int i = 0; i < LANES; i++) store(rows + i * FEATURES + g, v[i]);
       }
       const Matrix<S> to{y.data + (t0 + t) * y.stride + f0 + f, y.stride};
       write_rows(rows, FEATURES, std::min(LANES, T_used - t), n, bias ? bias + f0 + f : nullptr, to, past_caches);
     }
   }
 }
+
+}  // namespace evergraft

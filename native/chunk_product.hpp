@@ -1,0 +1,46 @@
+// Products y = x M of many single weights, which are first copied in the order of their use (CHUNKS).
+#pragma once
+#include "chunks.hpp"
+#include "task.hpp"
+
+namespace evergraft {
+
+constexpr int WEIGHTS_A_COPY = 1 << 19;  // more than these are copied in two parts
+
+// `rows` is in row-major order. Outputs come in parts, so that their sums stay in the level-2 cache (L2) and the copy
+// of the weights takes no more than half of what a large layer holds.
+template <class S> void multiply_by_chunks(const Index& rows, bool transposed, const S* values, const Task<S>& task) {
+  using W = std::conditional_t<Multiplier<S>::NEIGHBOURS == 2, S, float>;
+  constexpr int NEIGHBOURS = Multiplier<S>::NEIGHBOURS, T = NEIGHBOURS * STEP;
+  const TokenWords<S> x{task.x};
+  const int64_t ins = transposed ? rows.rows : rows.columns, outs = transposed ? rows.columns : rows.rows;
+  const int64_t chunks = (ins + CHUNK - 1) / CHUNK, weights = rows.offsets[rows.rows];
+  const int64_t parts =
+      std::max<int64_t>((outs * T * 4 + OUTER_BYTES - 1) / OUTER_BYTES, weights > WEIGHTS_A_COPY ? 2 : 1);
+  const int64_t a_part = round_up((outs + parts - 1) / parts, GROUP);
+  for (int64_t first = 0; first < outs; first += a_part) {
+    const int count = (int)std::min(a_part, outs - first);
+    const ChunkedWeights<W> chunked(rows, transposed, values, first, count);
+    parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
+      const int64_t t0 = i * T, step = (int64_t)task.threads.count * T;
+      float* tile = tile_buffer.at_least(NOTHING + STEP);
+      float* sums = group_buffer.at_least((int64_t)count * T);
+      std::fill_n(tile + NOTHING, STEP, 0.0f);
+      for (int64_t c = 0; c < chunks; c++) {
+        const int64_t f0 = c * CHUNK, next = c + 1 < chunks ? f0 + CHUNK : 0;
+        pack(x, t0 / NEIGHBOURS, task.tokens, f0, std::min(ins, f0 + CHUNK), ins, STEP, tile);
+        Ahead ahead(x, (next ? t0 : t0 + step) / NEIGHBOURS, STEP, task.tokens, next, std::min(ins, next + CHUNK));
+        const int64_t share = ahead.share(count / 8 + 1);
+        const int32_t* starts = chunked.starts(c);
+        const auto* all = chunked.all();
+        for (int o = 0; o < count; o++) {
+          if (o % 8 == 0) ahead.fetch(share);
+          add_weights(tile, all + starts[o], all + starts[o + 1], sums + (int64_t)o * T, c == 0);
+        }
+      }
+      unpack(sums, T, count, task.bias, task.y, t0, task.tokens, first, task.past_caches());
+    });
+  }
+}
+
+}  // namespace evergraft

@@ -1,0 +1,86 @@
+// The gradient of the weights: gradient += rows^T x at the active blocks, summed over tokens.
+#pragma once
+#include "amx.hpp"
+#include "outer.hpp"
+#include "squares.hpp"
+#include "task.hpp"
+
+namespace evergraft {
+
+// Copies the blocks [wide][tall] to [tall][wide], each in its place.
+inline void transpose_blocks(float* gradient, int64_t blocks, int tall, int wide, const Threads& threads) {
+  const int64_t area = (int64_t)tall * wide, chunk = std::max<int64_t>(1, (64 << 10) / area);
+  parallel(threads, (blocks + chunk - 1) / chunk, [&](int64_t i) {
+    float* copy = group_buffer.at_least(area);
+    for (int64_t b = i * chunk; b < std::min(blocks, (i + 1) * chunk); b++) {
+      float* block = gradient + b * area;
+      std::copy_n(block, area, copy);
+      for (int r = 0; r < tall; r++)
+        for (int c = 0; c < wide; c++) block[r * wide + c] = copy[c * tall + r];
+    }
+  });
+}
+
+// A gradient under way, to which rows^T x is added. The block rows of `index` are those of `rows`.
+template <class Source> struct OuterTask {
+  const Index& index;
+  BlockShape block;
+  Source rows, x;
+  int64_t tokens, words;  // words: of the tokens of a feature
+  float* gradient;
+  const Threads& threads;
+};
+
+// By a kernel: Columns, Squares, OuterTiles or OuterRowTiles.
+//   bytes: of a tile.
+template <class Kernel, class Source> void add_outer_product(const OuterTask<Source>& task, int64_t bytes) {
+  const Index& index = task.index;
+  const BlockShape block = task.block;
+  const int64_t tokens = task.tokens, tall = index.rows * block.outs, wide = index.columns * block.ins;
+  const int T = tile_tokens(round_up(wide, LANES), task.words, Threads{nullptr, 1}, STEP, bytes);
+  // A share is a run of block rows with about as many blocks as any other; it starts where a group of features does.
+  int64_t per_group = round_up(GROUP, block.outs);
+  if (per_group % LANES) per_group = (int64_t)LANES * block.outs;
+  const int64_t rows_per_group = per_group / block.outs, groups = (index.rows + rows_per_group - 1) / rows_per_group;
+  const int64_t shares = std::max<int64_t>(1, std::min<int64_t>(task.threads.count, groups));
+  const int64_t blocks = index.offsets[index.rows];
+  auto share_start = [&](int64_t s) {
+    int64_t g = s == shares ? groups : 0;
+    while (g < groups && index.offsets[g * rows_per_group] < blocks * s / shares) g++;
+    return g;
+  };
+  parallel(task.threads, shares, [&](int64_t s) {
+    const int64_t g0 = share_start(s), g1 = share_start(s + 1);
+    float* tile = tile_buffer.at_least(round_up(wide, LANES) * T);
+    float* packed = group_buffer.at_least(Kernel::group_words(per_group, T));
+    [[maybe_unused]] const typename Kernel::Registers registers;
+    for (int64_t t0 = 0; t0 < task.words; t0 += T) {
+      Kernel::pack_tile(task.x, t0, tokens, wide, T, tile);
+      for (int64_t g = g0; g < g1; g++) {
+        const int64_t f0 = g * per_group, f1 = std::min(tall, f0 + per_group);
+        Kernel::pack_group(task.rows, t0, tokens, f0, f1, tall, T, per_group, packed);
+        const bool last = g + 1 == g1;
+        const int64_t next = last ? g0 * per_group : f1;
+        Ahead ahead(task.rows, last ? t0 + T : t0, T, tokens, next, std::min(tall, next + per_group));
+        const int64_t weights = (index.offsets[f1 / block.outs] - index.offsets[f0 / block.outs]) * block.area();
+        const int64_t share = ahead.share(weights / Kernel::WEIGHTS + 1);
+        for (int64_t f = f0; f < f1; f += block.outs)
+          Kernel::sum(packed, f - f0, per_group, tile, T, index.row(f / block.outs), block, task.gradient,
+                      [&] { ahead.fetch(share); });
+      }
+    }
+  });
+}
+
+// Calls f(P) with P as a constant, for vectors that hold LANES / P weights of P tokens.
+template <class F> void with_tokens_a_vector(int P, F f) {
+  if (P == 1) f(std::integral_constant<int, 1>{});
+  if (P == 2) f(std::integral_constant<int, 2>{});
+  if (P == 4) f(std::integral_constant<int, 4>{});
+  if constexpr (LANES >= 8)
+    if (P == 8) f(std::integral_constant<int, 8>{});
+  if constexpr (LANES >= 16)
+    if (P == 16) f(std::integral_constant<int, 16>{});
+}
+
+}  // namespace evergraft
