@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evergraft.bert.model import bert_config, create_model
+from evergraft.bert.config import bert_config
+from evergraft.bert.model import create_model
+from evergraft.sparse.config import SparsityConfig
 
 SEQUENCES, LENGTH, MASKED, VOCABULARY = 32, 32, 5, 1024  # recipes/proxy.yaml
 MODELS = Path(__file__).parents[1] / "studies" / "models"
@@ -47,7 +49,10 @@ def main() -> None:
     """Print a line a model."""
     models = [(name, bert_config(name, VOCABULARY, LENGTH)) for name in DENSE]
     models += [
-        (f"{name} {block[0]}x{block[1]}", bert_config(name, VOCABULARY, LENGTH, density=0.1, block=block))
+        (
+            f"{name} {block[0]}x{block[1]}",
+            bert_config(name, VOCABULARY, LENGTH, sparsity=SparsityConfig(density=0.1, block=block)),
+        )
         for name, block in SPARSE
     ]
     for name, config in models:

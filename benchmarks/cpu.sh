@@ -23,4 +23,4 @@ for precision in fp32 bf16; do
 done
 $evergraft bench products --block 16x16 --threads 1 --output $results/all-rivals.json
 $evergraft bench products --block 16x16 --threads 2 --rivals dense --output $results
-.venv/bin/python benchmarks/tables.py
+.venv/bin/python benchmarks/performance_page.py

@@ -2,11 +2,11 @@
 
     python benchmarks/equal_loss.py RUNS.csv... STEPS.json
 
-Runs are those of reports' CSV files; of two of one configuration and seed, the first file's counts. A study's runs
-share a machine, and their times are not to be compared to a few percent, so time is that of steps that `evergraft
-bench step` timed alone. Models are timed in processes of their own: the fastest step of each counts. Intervals are
-over seeds, each compared with the dense models of that seed, as in a report (`study/pareto.py`); they hold nothing of
-how far times scatter. Memory is that of the encoder's linear layers in training, by the ledger.
+RUNS.csv are files that `evergraft report --format csv` wrote; of two runs of one configuration and seed, the one of the
+first file counts. A study's runs share a machine, so that their times cannot be compared to a few percent; time is
+therefore that of steps that `evergraft bench step` timed alone, the fastest step of each model. Intervals are over
+seeds, each of which is compared with the dense models of that seed, as in a report (`study/pareto.py`); they say
+nothing of how far times scatter. Memory is that of the encoder's linear layers in training, by the ledger.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_runs(paths: Sequence[Path]) -> Runs:
 
 
 def read_paces(path: Path) -> Paces:
-    """Steps of every model: the fastest of those timed at its newest commit, since noise only adds to a time."""
+    """The milliseconds of every model's step: the fastest timed at its newest commit, for noise only adds to a time."""
     results = json.loads(path.read_text(encoding="utf-8"))
     newest = {result["model"]: _commit(result) for result in results}
     paces: Paces = defaultdict(lambda: math.inf)
@@ -50,11 +50,11 @@ def read_paces(path: Path) -> Paces:
         if _commit(result) != newest[result["model"]]:
             continue
         model, precision = Path(result["model"]).stem, result["precision"]
-        for figures in result.get("results", [result]):
-            timed = {(model, figures["block"], round(figures["density"], 4), precision): figures}
-            timed |= {(model, name, 1.0, DENSE[name]): of for name, of in figures["rivals"].items() if name in DENSE}
-            for key, figure in timed.items():
-                paces[key] = min(paces[key], figure["seconds"] * 1e3)
+        for measured in result.get("results", [result]):
+            timed = {(model, measured["block"], round(measured["density"], 4), precision): measured}
+            timed |= {(model, name, 1.0, DENSE[name]): of for name, of in measured["rivals"].items() if name in DENSE}
+            for key, one in timed.items():
+                paces[key] = min(paces[key], one["seconds"] * 1e3)
     return dict(paces)
 
 
@@ -64,12 +64,12 @@ def loss(run: dict[str, str]) -> float:
 
 
 def flops(run: dict[str, str]) -> float:
-    """Of the whole training."""
+    """Training FLOPs of the encoder, of the whole run."""
     return float(run["flops_total"])
 
 
 def size(run: dict[str, str]) -> float:
-    """Bytes of the encoder's layers in training."""
+    """Bytes of the encoder's linear layers in training."""
     return sum(float(run[f"bytes_{kind}"]) for kind in ("weights", "gradients", "optimizer", "indices"))
 
 
@@ -92,7 +92,7 @@ def pace_key(key: Key, rival: str, precision: str) -> Pace:
 
 
 def ratios(runs: Runs, paces: Paces, sparse: Key) -> list[str]:
-    """Over dense at equal loss: FLOPs, memory, and time on each of DENSE."""
+    """What a sparse configuration costs over dense at equal loss: FLOPs, memory, and time beside each of DENSE."""
 
     def pace(rival: str) -> Callable[[Key, dict[str, str]], float | None]:
         return lambda key, _: paces.get(pace_key(key, rival, DENSE[rival]))
@@ -102,7 +102,7 @@ def ratios(runs: Runs, paces: Paces, sparse: Key) -> list[str]:
 
 
 def _commit(result: dict[str, Any]) -> str:
-    """Of a measurement; `-dirty` is what the session's own earlier results made of the tree."""
+    """The commit of a measurement; results written by the commands before it made the tree `-dirty`."""
     return str(result["machine"]["commit"]).removesuffix("-dirty")
 
 

@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import autotuner, driver, jit
 
-from evergraft.runs.recipe import parse_block
+from evergraft.settings import parse_block
 from evergraft.sparse.products import gpu
 from evergraft.sparse.topology import BlockTopology
 

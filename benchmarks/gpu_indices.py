@@ -14,7 +14,7 @@ import json
 import numpy as np
 
 from evergraft.bench.timing import fastest
-from evergraft.runs.recipe import parse_block
+from evergraft.settings import parse_block
 from evergraft.sparse.products.gpu.gather import _limit
 from evergraft.sparse.products.gpu.grouping import by_columns, by_rows
 from evergraft.sparse.products.gpu.sample import GATHERED

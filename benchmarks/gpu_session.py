@@ -63,7 +63,8 @@ def parts(results: Path) -> list[Part]:
 
     halves = BLOCKS[:4], BLOCKS[4:]  # each half is written as it ends
     step = [*BENCH, "step", "--batch-size", "256", *on_gpu, "--rivals", "dense", *output]
-    tests = [str(ROOT / "tests" / "products" / f"test_gpu{name}.py") for name in ("_native", "_work", "")]
+    names = ("_native", "_work", "", "_in_torch")
+    tests = [str(ROOT / "tests" / "sparse" / "products" / f"test_gpu{name}.py") for name in names]
     workers = ["-n", str(min(8, os.cpu_count() or 1)), "--maxschedchunk", "2"] if find_spec("xdist") else []
     densities = [option for density in CHART_DENSITIES for option in ("--density", density)]
     chart = ["--plot", str(results / "break-even.html"), "--output", str(results / "break-even.json")]

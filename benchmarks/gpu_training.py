@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evergraft.bench.results import append
+from evergraft.bench.records import append
 from evergraft.files.jsonlines import JsonLines
-from evergraft.runs.folder import environment
+from evergraft.runs.environment import Environment
 from evergraft.runs.recipe import Recipe
 from evergraft.training.pretrain import pretrain
 
@@ -39,8 +39,8 @@ def train(name: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     middle, last = lines[len(lines) // 2 - 1], lines[-1]
     return {
         "losses": {line["step"]: round(line["loss"], 5) for line in lines},
-        "validation_mlm_loss": result["validation_mlm_loss"],
-        "seconds": result["seconds"],
+        "validation_mlm_loss": result.validation_mlm_loss,
+        "seconds": result.seconds,
         "tokens_per_second": round((last["tokens"] - middle["tokens"]) / (last["seconds"] - middle["seconds"])),
     }
 
@@ -68,7 +68,8 @@ def main() -> int:
     }
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: train(name, settings, Path(folder)) for name in RUNS}
-    result = {"bench": "training", **settings, "corpus": "docs, README.md", "runs": runs, "machine": environment()}
+    machine = Environment.here().to_dict()
+    result = {"bench": "training", **settings, "corpus": "docs, README.md", "runs": runs, "machine": machine}
     print(json.dumps(result))
     if output:
         append(output, result)

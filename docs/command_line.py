@@ -17,4 +17,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if MARKER not in markdown:
         return markdown
     group = typer.main.get_command(app)
-    return markdown.replace(MARKER, get_docs_for_click(obj=group, ctx=typer.Context(group), indent=1, name="evergraft"))
+    page = get_docs_for_click(obj=group, ctx=typer.Context(group), indent=1, name="evergraft")
+    return markdown.replace(MARKER, "\n".join(map(_escaped, page.split("\n"))))
+
+
+def _escaped(line: str) -> str:
+    """A line of the page, in which the help of a flag is text and not markdown: `*embed*` is a pattern."""
+    flag, end, text = line.partition("`: ")
+    return flag + end + text.replace("*", r"\*").replace("_", r"\_") if flag.startswith("* `") else line

@@ -1,4 +1,7 @@
-"""Dynamic always-sparse training: nine of ten weights never exist, the pattern of the others evolves."""
+"""Dynamic always-sparse training: nine of ten weights never exist, the pattern of the others evolves.
+
+The names in `__all__` are the public interface of evergraft. Everything else may change between versions.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evergraft.errors import EvergraftError as EvergraftError
-    from evergraft.evolution import TopologyUpdater as TopologyUpdater
     from evergraft.evolution.callback import TopologyCallback as TopologyCallback
+    from evergraft.evolution.config import EvolutionConfig as EvolutionConfig
+    from evergraft.evolution.updater import TopologyUpdater as TopologyUpdater
+    from evergraft.finetuning.tune import finetune as finetune
+    from evergraft.runs.recipe import Recipe as Recipe
+    from evergraft.runs.result import RunResult as RunResult
+    from evergraft.sparse.config import SparsityConfig as SparsityConfig
     from evergraft.sparse.conversion import densify as densify
     from evergraft.sparse.conversion import sparse_layers as sparse_layers
     from evergraft.sparse.conversion import sparsify as sparsify
     from evergraft.sparse.layer import SparseLinear as SparseLinear
     from evergraft.sparse.topology import BlockTopology as BlockTopology
+    from evergraft.training.evaluate import evaluate as evaluate
+    from evergraft.training.export import export as export
+    from evergraft.training.pretrain import pretrain as pretrain
+    from evergraft.training.pretrain import resume as resume
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported on first use, so that the command line starts without waiting for torch.
 _HOMES = {
     "BlockTopology": "sparse.topology",
     "EvergraftError": "errors",
+    "EvolutionConfig": "evolution.config",
+    "Recipe": "runs.recipe",
+    "RunResult": "runs.result",
     "SparseLinear": "sparse.layer",
+    "SparsityConfig": "sparse.config",
     "TopologyCallback": "evolution.callback",
     "TopologyUpdater": "evolution.updater",
     "densify": "sparse.conversion",
+    "evaluate": "training.evaluate",
+    "export": "training.export",
+    "finetune": "finetuning.tune",
+    "pretrain": "training.pretrain",
+    "resume": "training.pretrain",
     "sparse_layers": "sparse.conversion",
     "sparsify": "sparse.conversion",
 }

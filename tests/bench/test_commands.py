@@ -103,6 +103,7 @@ BAD = [
     ("products --plot .", "--plot . is a folder; name the file to write"),
     ("products --seed 4294967296", "Input should be less than or equal to 4294967295"),
     ("products --threads 100000", "Input should be less than or equal to 1024"),
+    ("profile --vocabulary-size 768", "--vocabulary-size 768 equals the hidden size"),
     ("products --plot none/chart.html", "--plot none/chart.html: the folder none does not exist"),
     ("products --output none/file.json", "--output none/file.json: the folder none does not exist"),
     ("step --model giant", "model 'giant' is neither one of"),
@@ -111,9 +112,17 @@ BAD = [
     ("step --rivals some", "--rivals must be all or dense; got some"),
     ("step --batch-size 0", "Input should be greater than or equal to 1"),
     ("profile --model giant", "model 'giant' is neither one of"),
-    ("profile --density 0", "density must be above 0"),
+    ("profile --density 0", "--density: Input should be greater than 0; got 0.0"),
     ("profile --rivals none", "--rivals must be all or dense"),
 ]
+
+
+def test_a_foreign_file_is_found_before_measuring(run, tmp_path):
+    (tmp_path / "notes.json").write_text("{}")
+    code, _, err = run(f"{LAYER} --output notes.json")
+    assert code == 2
+    assert "notes.json holds no JSON array of results; choose another file" in err
+    assert (tmp_path / "notes.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[arguments for arguments, _ in BAD])

@@ -69,8 +69,8 @@ def test_tier_is_the_backends(monkeypatch):
         ({"blocks": ((5, 4),)}, "block 5x4 does not divide a weight of 64 x 32"),
         ({"densities": (0.0,)}, "density must be above 0"),
         ({"densities": (1.5,)}, "density must be above 0 and at most 1"),
-        ({"precision": "fp8"}, "--precision must be fp32 or bf16; got fp8"),
-        ({"device": "tpu"}, "--device must be cpu or cuda; got tpu"),
+        ({"precision": "fp8"}, "`precision` must be fp32 or bf16; got fp8"),
+        ({"device": "tpu"}, "`device` must be cpu or cuda; got tpu"),
         ({"backend": "quick"}, "no backend is called 'quick'"),
     ],
 )

@@ -28,7 +28,7 @@ def result(tmp_path_factory):
 @pytest.mark.parametrize(("size", "what"), [(64, "tokens of a step"), (128, "hidden size"), (512, "intermediate size")])
 def test_a_vocabulary_that_hides_the_head(size, what):
     bench = StepBench("tiny", batch_size=4, sequence_length=16, vocabulary_size=size)
-    with pytest.raises(EvergraftError, match=f"vocabulary size {size} equals the {what}"):
+    with pytest.raises(EvergraftError, match=f"`vocabulary_size` {size} equals the {what}"):
         profile_steps(bench)
 
 

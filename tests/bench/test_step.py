@@ -10,7 +10,8 @@ import torch
 from evergraft import EvergraftError
 from evergraft.bench import step
 from evergraft.bench.step import StepBench, with_full_head
-from evergraft.bert.model import bert_config, create_model
+from evergraft.bert.config import bert_config
+from evergraft.bert.model import create_model
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ def test_the_stock_batch_is_the_same(bench):
     [
         ({"model": "giant"}, "model 'giant' is neither one of tiny"),
         ({"blocks": ((5, 4),)}, "block 5x4 does not divide"),
-        ({"densities": (0.0,)}, "density must be above 0"),
-        ({"precision": "fp8"}, "--precision must be fp32 or bf16"),
+        ({"densities": (0.0,)}, "`density`: Input should be greater than 0"),
+        ({"precision": "fp8"}, "`precision` must be fp32 or bf16"),
     ],
 )
 def test_bad_settings(bench, settings, says):

@@ -7,15 +7,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evergraft import EvergraftError, SparseLinear, sparse_layers
+from evergraft.bert.config import bert_config
 from evergraft.bert.ledger import ledger
-from evergraft.bert.model import bert_config, create_model
-from evergraft.bert.sizes import FAMILY, default_learning_rate
+from evergraft.bert.model import create_model
+from evergraft.bert.sizes import BERT_SIZES, default_learning_rate
+from evergraft.sparse.config import SparsityConfig
+
+SPARSE = SparsityConfig(density=0.1, block=(1, 1))
 
 
 def test_the_papers_figures():
     assert ledger(bert_config("small", 1)).flops_per_sequence == pytest.approx(10.07e9, rel=5e-4)
-    assert ledger(bert_config("medium", 1), 0.1).flops_per_sequence == pytest.approx(2.738e9, rel=5e-4)
-    assert ledger(bert_config("medium", 1), 0.1, (1, 1)).flops_per_sequence == pytest.approx(2.738e9, rel=5e-4)
+    assert ledger(bert_config("medium", 1), SPARSE).flops_per_sequence == pytest.approx(2.738e9, rel=5e-4)
 
 
 @pytest.mark.parametrize("name", ["tiny", "mini"])
@@ -32,8 +35,9 @@ def test_against_torchs_counter(name):
 
 @pytest.mark.parametrize("block", [(1, 1), (16, 16), (16, 1), (4, 4)])
 def test_bytes_are_those_of_a_real_model(block):
-    config = bert_config("tiny", 50, density=0.1, block=block)
-    cost = ledger(config, 0.1, block)
+    sparsity = SparsityConfig(density=0.1, block=block)
+    config = bert_config("tiny", 50, sparsity=sparsity)
+    cost = ledger(config, sparsity)
     layers = sparse_layers(create_model(config, 0)).values()
     parameters = [p for layer in layers for p in layer.parameters()]
     optimizer = torch.optim.AdamW(parameters, fused=True)
@@ -54,7 +58,7 @@ def test_bytes_are_those_of_a_real_model(block):
 
 
 def test_to_dict():
-    figures = ledger(bert_config("mini", 1), 0.1, (16, 16)).to_dict(sequences=10)
+    figures = ledger(bert_config("mini", 1), SparsityConfig(density=0.1)).to_dict(sequences=10)
     assert figures["flops_total"] == 10 * figures["flops_per_sequence"]
     assert figures["flops_ratio"] < 0.2
     assert figures["bytes_ratio"] < 0.11
@@ -62,14 +66,26 @@ def test_to_dict():
 
 
 def test_refusals():
-    with pytest.raises(EvergraftError, match="density must be above 0"):
-        ledger(bert_config("tiny", 1), 0.0)
-    with pytest.raises(EvergraftError, match="does not divide"):
-        ledger(bert_config("tiny", 1), 0.5, (48, 48))
+    with pytest.raises(
+        EvergraftError, match=r"layer bert\.encoder\.layer\.0\.attention\.self\.query: .*does not divide"
+    ):
+        ledger(bert_config("tiny", 1), SparsityConfig(density=0.5, block=(48, 48)))
+
+
+def test_layers_left_dense_and_overrides_are_counted_as_a_real_model_has_them():
+    sparsity = SparsityConfig(
+        density=0.1, block=(16, 1), exclude="*.1.*", overrides={"*.attention.*": 0.25, "*.output.dense": "4x4"}
+    )
+    config = bert_config("tiny", 50, sparsity=sparsity)
+    encoder = create_model(config, 0).bert.encoder
+    sparse = sum(layer.values.numel() for layer in sparse_layers(encoder).values())
+    dense = sum(module.weight.numel() for module in encoder.modules() if type(module) is torch.nn.Linear)
+    assert dense == 12 * 128**2
+    assert sum(linear.weights for linear in ledger(config, sparsity).linears) == sparse + dense
 
 
 def test_learning_rates():
-    dense = {name: default_learning_rate(bert_config(name, 1), 1.0) for name in FAMILY}
+    dense = {name: default_learning_rate(bert_config(name, 1), 1.0) for name in BERT_SIZES}
     assert dense["mini"] == 8e-4
     assert dense["base"] == 2e-4
     assert 1e-4 < dense["large"] < 2e-4 < 2e-3 < dense["tiny"]

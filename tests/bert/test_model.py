@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from transformers import AutoModelForPreTraining, BertForPreTraining
 
 from evergraft import EvergraftError, SparseLinear, densify, sparse_layers
-from evergraft.bert.model import SparseBertForPreTraining, bert_config, create_model
-from evergraft.bert.sizes import FAMILY
+from evergraft.bert.config import bert_config
+from evergraft.bert.model import SparseBertForPreTraining, create_model
+from evergraft.bert.sizes import BERT_SIZES
+from evergraft.sparse.config import SparsityConfig
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -40,9 +42,9 @@ def batch(vocabulary=50, length=16, masked=4):
     }
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", BERT_SIZES)
 def test_the_family(name):
-    size, config = FAMILY[name], bert_config(name, 1000)
+    size, config = BERT_SIZES[name], bert_config(name, 1000)
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (
         size.layers,
         size.hidden,
@@ -55,7 +57,7 @@ def test_the_family(name):
 
 def test_gradients_by_input(config_file):
     """`torch.func` sees through the whole model, whose native parts then give way to torch's own operators."""
-    model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4)), 0)
+    model = create_model(bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(4, 4))), 0)
     parameters, inputs = dict(model.named_parameters()), batch()
 
     def loss(parameters, inputs):
@@ -71,7 +73,9 @@ def test_gradients_by_input(config_file):
 
 
 def test_same_loss_and_gradients_as_the_full_head(config_file):
-    model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4)), 0).double()
+    model = create_model(
+        bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(4, 4))), 0
+    ).double()
     inputs = batch()
     output = model(**inputs)
     output.loss.backward()
@@ -102,7 +106,7 @@ def test_density_one_is_dense(config_file):
 
 
 def test_weights_are_a_function_of_config_and_seed(config_file):
-    config = bert_config(str(config_file), 50, density=0.1, block=(4, 4))
+    config = bert_config(str(config_file), 50, sparsity=SparsityConfig(density=0.1, block=(4, 4)))
     state = torch.get_rng_state()
     first, same, other = create_model(config, 1), create_model(config, 1), create_model(config, 2)
     assert torch.equal(torch.get_rng_state(), state)
@@ -111,7 +115,9 @@ def test_weights_are_a_function_of_config_and_seed(config_file):
 
 
 def test_from_pretrained(config_file, tmp_path):
-    model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(16, 1), seed=3), 0).eval()
+    model = create_model(
+        bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(16, 1), seed=3)), 0
+    ).eval()
     model.save_pretrained(tmp_path / "model")
     for loader in (SparseBertForPreTraining, AutoModelForPreTraining):
         again = loader.from_pretrained(tmp_path / "model").eval()
@@ -149,14 +155,16 @@ def test_unknown_model():
 
 
 def test_a_dense_checkpoint_under_a_sparse_configuration_is_refused(config_file, tmp_path):
-    sparse = bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4))
+    sparse = bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(4, 4)))
     create_model(bert_config(str(config_file), 50, 16), 0).save_pretrained(tmp_path / "dense")
     with pytest.raises(EvergraftError, match=r"holds no sparse weights for bert\.encoder\.layer\.0"):
         SparseBertForPreTraining.from_pretrained(tmp_path / "dense", config=sparse)
 
 
 def test_a_densified_model_can_be_saved_and_read(config_file, tmp_path):
-    model = create_model(bert_config(str(config_file), 50, 16, density=0.25, block=(4, 4)), 0).eval()
+    model = create_model(
+        bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(4, 4))), 0
+    ).eval()
     densify(model)
     model.save_pretrained(tmp_path / "model")
     again = SparseBertForPreTraining.from_pretrained(tmp_path / "model").eval()

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evergraft import EvergraftError, SparseLinear, TopologyUpdater, sparsify
-from evergraft.evolution.grow import grow
 from evergraft.sparse.conversion import random_generator
+from tests.evolution.rules import grow
 
 OPTIMIZERS = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01),

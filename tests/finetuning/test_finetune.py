@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from evergraft.bert.model import SparseBertForPreTraining
 from evergraft.errors import EvergraftError
 from evergraft.finetuning import finetune
-from evergraft.finetuning.finetune import _name
 from evergraft.finetuning.model import SparseBertForSequenceClassification, classifier
-from evergraft.finetuning.tasks import METRICS, TASKS, measure
+from evergraft.finetuning.result import read_finetune_result
+from evergraft.finetuning.tasks import TASKS
+from evergraft.finetuning.tune import _name
 from evergraft.runs.folder import Run
 from evergraft.sparse.conversion import sparse_layers
 from evergraft.study.collection import collect
-from evergraft.study.tables import transfer
+from evergraft.study.tables.transfer import transfer
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +45,13 @@ SETTINGS = {"epochs": 8, "learning_rate": 5e-3, "batch_size": 16, "device": "cpu
 
 def test_it_learns_and_the_topology_stays(run, table):
     result = finetune(run, str(table), **SETTINGS)
-    assert result["metrics"]["accuracy"] == 1
-    assert len(result["history"]) == 8
-    assert result["history"][-1]["loss"] < result["history"][0]["loss"]
-    assert (result["train_examples"], result["validation_examples"], result["steps"]) == (108, 12, 56)
-    assert result["density"] == 0.25
+    assert result.metrics["accuracy"] == 1
+    assert len(result.history) == 8
+    assert result.history[-1].loss < result.history[0].loss
+    assert (result.train_examples, result.validation_examples, result.steps) == (108, 12, 56)
+    assert result.density == 0.25
     folder = run / "finetune" / "animals-s0"
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert read_finetune_result(folder / "result.json") == result
     assert sorted(path.name for path in folder.iterdir()) == ["environment.json", "model", "result.json"]
     tuned = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     assert isinstance(tuned, SparseBertForSequenceClassification)
@@ -76,13 +74,13 @@ def test_it_learns_and_the_topology_stays(run, table):
 def test_a_seed_repeats(run, table, tmp_path):
     settings = SETTINGS | {"epochs": 1}
     results = [finetune(run, str(table), **settings, output=tmp_path / name) for name in ("one", "two")]
-    assert results[0]["history"] == results[1]["history"]
-    assert results[0]["history"] != finetune(run, str(table), **settings, seed=1)["history"]
+    assert results[0].history == results[1].history
+    assert results[0].history != finetune(run, str(table), **settings, seed=1).history
 
 
 def test_densified(run, table):
     result = finetune(run, str(table), dense=True, **SETTINGS | {"epochs": 1})
-    assert (result["density"], result["densified"]) == (1, True)
+    assert (result.density, result.densified) == (1, True)
     tuned = AutoModelForSequenceClassification.from_pretrained(run / "finetune" / "animals-dense-s0" / "model")
     with pytest.raises(EvergraftError, match="holds no SparseLinear"):
         sparse_layers(tuned)
@@ -103,7 +101,7 @@ def test_the_topology_evolves_when_asked(run, table):
     result = finetune(run, str(table), updates=3, **SETTINGS | {"epochs": 2})
     lines = (run / "finetune" / "animals-updates3-s0" / "topology.jsonl").read_text().splitlines()
     assert len(lines) == 3 * (12 + 1)
-    assert result["updates"] == 3
+    assert result.updates == 3
 
 
 def test_scores_are_regressed(run, tmp_path):
@@ -112,19 +110,7 @@ def test_scores_are_regressed(run, tmp_path):
     lines = [f"{word} watches the house\tthe captain\t{score}" for word, score in words.items()]
     path.write_text("sentence1\tsentence2\tlabel\n" + "\n".join(lines * 60))
     result = finetune(run, str(path), **SETTINGS | {"epochs": 20})
-    assert result["metrics"]["pearson"] > 0.9
-
-
-def test_metrics_against_their_definitions():
-    labels, predicted = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0])
-    assert METRICS["accuracy"](labels, predicted) == 0.6
-    assert METRICS["f1"](labels, predicted) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-    assert METRICS["matthews_correlation"](labels, predicted) == pytest.approx(matthews_corrcoef(labels, predicted))
-    scores = np.array([[1.0], [2.0], [4.0]])
-    assert measure(TASKS["stsb"], scores, np.array([1.0, 2.0, 3.0]))["spearman"] == pytest.approx(1)
-    assert measure(TASKS["stsb"], np.ones((3, 1)), np.array([1.0, 2.0, 3.0])) == {"pearson": None, "spearman": None}
-    assert measure(TASKS["cola"], np.eye(2)[[0, 0]], np.array([0, 1])) == {"matthews_correlation": 0}
-    assert not math.isnan(measure(TASKS["mrpc"], np.eye(2)[[0, 0]], np.array([0, 1]))["f1"])
+    assert result.metrics["pearson"] > 0.9
 
 
 def test_divergence_is_told_and_nothing_is_kept(run, table, monkeypatch):
@@ -141,14 +127,14 @@ def test_divergence_is_told_and_nothing_is_kept(run, table, monkeypatch):
 
 def test_bad_settings(run, table, tmp_path):
     for settings, sentence in (
-        ({"epochs": 0}, "--epochs must be 1 or more; got 0"),
-        ({"batch_size": 0}, "--batch-size must be 1 or more; got 0"),
-        ({"learning_rate": 2.0}, "--learning-rate must lie between 0 and 1; got 2.0"),
-        ({"updates": -1}, "--updates must be 0"),
-        ({"updates": 3, "dense": True}, "--updates 3: a dense encoder has no topology to update; leave --updates out"),
-        ({"seed": 2**32}, "--seed must be 0 or more and below 2.32; got 4294967296"),
+        ({"epochs": 0}, "`epochs` must be 1 or more; got 0"),
+        ({"batch_size": 0}, "`batch_size` must be 1 or more; got 0"),
+        ({"learning_rate": 2.0}, "`learning_rate` must lie between 0 and 1; got 2.0"),
+        ({"updates": -1}, "`updates` must be 0"),
+        ({"updates": 3, "dense": True}, "`updates` 3: a dense encoder has no topology to update; leave `updates` out"),
+        ({"seed": 2**32}, "`seed` must be 0 or more and below 2.32; got 4294967296"),
         ({"device": "tpu"}, "tpu"),
-        ({"output": run}, "exists already; choose another --output, or another --seed"),
+        ({"output": run}, "exists already; choose another `output`, or another `seed`"),
     ):
         with pytest.raises(EvergraftError, match=sentence):
             finetune(run, str(table), **settings)

@@ -89,11 +89,11 @@ def test_own_pair_with_its_own_validation(tmp_path):
 
 
 BAD = [
-    ("sst3", {}, None, "--task must be sst2, mrpc, rte, cola, stsb, or a table such as FILE.tsv; got sst3"),
-    ("sst2", {}, None, "--task sst2 needs --data"),
+    ("sst3", {}, None, "`task` must be sst2, mrpc, rte, cola, stsb, or a table such as FILE.tsv; got sst3"),
+    ("sst2", {}, None, "`task` sst2 needs `data`"),
     ("sst2", {"data": "."}, None, "holds neither train.tsv nor sst2/train.tsv"),
     ("sst2", {"data": ".", "validation": "x.tsv"}, None, "sst2 is validated on its dev.tsv"),
-    ("mine.tsv", {"data": "."}, "", "--data is for a named task"),
+    ("mine.tsv", {"data": "."}, "", "`data` is for a named task"),
     ("missing.tsv", {}, None, "missing.tsv does not exist; expected a tab-separated table"),
     ("mine.tsv", {}, "", "holds no example"),
     ("mine.tsv", {}, "sentence\tlabel\n", "holds no example"),

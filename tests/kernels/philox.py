@@ -1,4 +1,4 @@
-"""The random numbers of native/random.hpp, the slow way."""
+"""The random numbers of the native library, computed with numpy from their published definition."""
 
 from __future__ import annotations
 

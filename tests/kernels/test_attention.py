@@ -1,4 +1,4 @@
-"""Attention by whichever path is the same attention."""
+"""Every path that attention may take computes attention: native, batched products, SDPA."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertForPreTraining
 
 from evergraft.bench.timing import torch_threads
-from evergraft.bert.model import SparseBertConfig, SparseBertForPreTraining
 from evergraft.kernels import attention as module
 from evergraft.kernels import dropout as dropout_module
 from evergraft.kernels.native import runnable_tiers
 from tests.kernels.philox import kept
 
-SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
-
 
 class Layer(nn.Module):
-    """As BERT's: a layer that does not say so is taken for causal."""
+    """An attention module as BERT's; without this attribute transformers takes it for causal."""
 
     is_causal = False
 
@@ -56,26 +52,6 @@ def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
     assert torch.equal(mixed, expected.bfloat16())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("shape", [(2, 3, 128), (300, 32), (5, 7), (1, 130), (0, 4), (3, 0)], ids=str)
-@pytest.mark.parametrize("tier", runnable_tiers())
-def test_native_softmax_and_dropout(tier, shape, dropout, dtype, monkeypatch):
-    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
-    monkeypatch.setattr(dropout_module, "draw_seed", lambda: 5)
-    scores = (3 * torch.randn(shape)).to(dtype).requires_grad_()
-    grad = torch.randn(shape).to(dtype)
-    wide = scores.detach().double().requires_grad_()
-    mask = kept(shape, 5, 6554) / (1 - 6554 / 2**16) if dropout else torch.ones(())
-    expected = wide.softmax(-1) * mask
-    got = module.dropped_softmax(scores, dropout)
-    (ours,), (theirs,) = torch.autograd.grad(got, scores, grad), torch.autograd.grad(expected, wide, grad.double())
-    assert got.dtype == ours.dtype == dtype
-    tolerance = 2e-6 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=1e-30)
-    torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance)
-
-
 def reference(query, key, value, scale, mask):
     """Attention of [batch, heads, length, size], its probabilities times `mask` -> [batch, length, heads, size]."""
     probabilities = (query @ key.transpose(-1, -2) * scale).softmax(-1)
@@ -83,7 +59,7 @@ def reference(query, key, value, scale, mask):
 
 
 def attention_mask(shape, seed, dropped):
-    """What native attention multiplies probabilities with: each row draws its bits by whole groups of 128."""
+    """The factors of the probabilities under native dropout, of which each row draws its bits in groups of 128."""
     batch, heads, length, _ = shape
     groups = -(-length // 128) * 128
     mask = kept((batch, heads, length, groups), seed, dropped)[..., :length]
@@ -127,12 +103,12 @@ def test_any_attention(shape, scale, sharpness, dtype, seed):
     got, _ = module.attention(Layer(), *inputs, None, scaling=scale)
     expected = reference(*(tensor.double() for tensor in inputs), scale, torch.ones(()))
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
-    # of a score of 1000 fp32 knows the fourth decimal
+    # fp32 holds a score of 1000 to four decimals
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=tolerance * max(1.0, sharpness))
 
 
 @pytest.mark.skipif(not runnable_tiers(), reason="no native library was built")
-def test_what_native_attention_takes():
+def test_which_tensors_native_attention_takes():
     whole = torch.randn(2, 3, 16, 32)
     assert module._native_takes(whole, whole, whole)
     assert not module._native_takes(whole, whole[:, :, :8], whole[:, :, :8])  # of other lengths
@@ -157,36 +133,12 @@ def test_attention_does_not_depend_on_threads(threads):
         assert all(map(torch.equal, run(), expected))
 
 
-def test_attention_of_what_is_no_number():
+def test_a_nan_stays_in_its_token_and_head():
     query, key, value = (torch.randn(1, 2, 40, 16) for _ in range(3))
     query[0, 1, 3, 5] = torch.nan
     mixed, _ = module.attention(Layer(), query, key, value, None)
     assert mixed.isnan().all(-1)[0].nonzero().tolist() == [[3, 1]]
     assert mixed.isnan().sum() == 16
-
-
-def test_softmax_of_what_is_no_number():
-    scores = torch.randn(3, 20)
-    scores[1, 4], scores[2, 5] = torch.nan, -torch.inf
-    probabilities = module.dropped_softmax(scores, 0.0)
-    assert probabilities.isnan().any(1).tolist() == [False, True, False]
-    assert probabilities[2, 5] < 1e-30
-
-
-def test_query_key_and_value_share_a_cast():
-    model = SparseBertForPreTraining(SparseBertConfig(**SMALL)).eval()
-    layer, inputs = model.bert.encoder.layer[0].attention.self, []
-    assert type(layer) is module.SelfAttention
-    for name in ("query", "key", "value"):
-        getattr(layer, name).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    hidden = torch.randn(2, 16, 32)
-    plain = layer(hidden)[0]
-    assert inputs[0] is inputs[1] is inputs[2] is hidden
-    with torch.autocast("cpu", torch.bfloat16):
-        narrow = layer(hidden)[0]
-    assert inputs[3].dtype == torch.bfloat16
-    assert inputs[3] is inputs[4] is inputs[5]
-    torch.testing.assert_close(narrow.float(), plain, rtol=0, atol=0.02)
 
 
 def test_dropout_drops_probabilities():
@@ -195,48 +147,3 @@ def test_dropout_drops_probabilities():
     mixed, _ = module.attention(Layer(), query, key, torch.ones_like(key), None, dropout=0.5)
     assert mixed.std() > 0.05  # the probabilities of a token no longer sum to one
     assert mixed.mean().item() == pytest.approx(1, abs=0.1)
-
-
-def test_a_mask_is_kept():
-    model = SparseBertForPreTraining(SparseBertConfig(**SMALL)).bfloat16().eval()
-    ids = torch.randint(5, 50, (1, 12))
-    padded = F.pad(ids, (0, 4))
-    with torch.no_grad():
-        plain = model(ids).prediction_logits
-        masked = model(padded, attention_mask=(padded != 0).long()).prediction_logits[:, :12]
-    torch.testing.assert_close(plain, masked, rtol=0, atol=0.05)
-
-
-def test_the_model_uses_it_unless_told_otherwise():
-    assert SparseBertForPreTraining(SparseBertConfig(**SMALL)).config._attn_implementation == module.NAME
-    eager = SparseBertForPreTraining(SparseBertConfig(**SMALL, attn_implementation="eager"))
-    assert eager.config._attn_implementation == "eager"
-
-
-def test_a_saved_configuration_is_plain(tmp_path):
-    model = SparseBertForPreTraining(SparseBertConfig(**SMALL))
-    model.save_pretrained(tmp_path)
-    assert "evergraft" not in (tmp_path / "config.json").read_text().replace(SparseBertConfig.model_type, "")
-    settings = {key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "density")}
-    BertForPreTraining(type(model.config).__bases__[0](**settings))
-
-
-def test_a_compiled_model_attends_without_a_mask():
-    """With one torch could not use flash attention on a GPU."""
-    model = SparseBertForPreTraining(SparseBertConfig(**SMALL, hidden_dropout_prob=0, attention_probs_dropout_prob=0))
-    masks = []
-
-    def inspect(graph, inputs):
-        attention = [node for node in graph.graph.nodes if "scaled_dot_product_attention" in str(node.target)]
-        masks.extend(node.kwargs["attn_mask"] for node in attention)
-        return graph
-
-    batch = {
-        "input_ids": torch.randint(50, (2, 16)),
-        "masked_positions": torch.zeros(2, 1, dtype=torch.int64),
-        "labels": torch.ones(2, 1, dtype=torch.int64),
-        "next_sentence_label": torch.zeros(2, dtype=torch.int64),
-    }
-    torch.compiler.reset()
-    torch.compile(model, backend=inspect, fullgraph=True)(**batch)
-    assert masks == [None, None]

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from evergraft.bench.timing import torch_threads
-from evergraft.kernels.gelu import gelu
+from evergraft.kernels.gelu import Gelu, gelu
 from evergraft.kernels.native import runnable_tiers
 
 
 def by_definition(x, grad):
-    """In float64. torch's own loses all digits where one is added to an error function near -1."""
+    """GELU and its slope in float64. torch's own loses all digits where one is added to an error function near -1."""
     x = x.detach().double()
     below, density = torch.special.erfc(-x / math.sqrt(2)) / 2, torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     return x * below, grad * (below + x * density)
@@ -57,7 +57,7 @@ def test_strides_do_not_matter():
 
 @given(st.floats(width=32), st.sampled_from(runnable_tiers()))
 def test_every_number(x, tier):
-    """Infinities have their limits, which torch makes NaN of; NaN stays NaN."""
+    """At an infinity the value is the limit, where torch gives NaN; NaN stays NaN."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVERGRAFT_CPU_TIER", tier)
         y, slope = (tensor.item() for tensor in by_us(torch.tensor([x]), torch.ones(1)))
@@ -71,6 +71,11 @@ def test_every_number(x, tier):
     assert slope == pytest.approx(
         below + (x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) if abs(x) < 40 else 0), abs=1e-6
     )
+
+
+def test_the_module_is_the_function():
+    x = torch.randn(3, 5)
+    assert torch.equal(Gelu()(x), gelu(x))
 
 
 def test_threads_change_nothing():
@@ -96,6 +101,6 @@ def test_a_second_derivative_is_refused():
         torch.autograd.grad(slope.sum(), x)
 
 
-def test_what_it_cannot_take_goes_to_torch():
+def test_unsupported_tensors_go_to_torch():
     x = torch.randn(5, dtype=torch.float64)
     assert torch.equal(gelu(x), F.gelu(x))

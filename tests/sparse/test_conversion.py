@@ -114,7 +114,7 @@ def test_layers_depend_on_seed_and_name_alone():
     ("settings", "says"),
     [
         ({"block": (5, 1)}, r"layer bert\.encoder\.layer\.0\.attention\.self\.query: block 5x1 does not divide"),
-        ({"density": 0}, "density must be above 0"),
+        ({"density": 0}, "`density`: Input should be greater than 0; got 0"),
         ({"include": "*nothing*"}, "no linear layer has a name that matches .* linear layers are: bert.encoder"),
         ({"backend": "quick"}, "no backend is called 'quick'"),
         ({"include": "*", "block": (1, 1)}, "shares its weight with"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evergraft import BlockTopology, EvergraftError
-from evergraft.sparse.topology import active_count, grid
+from evergraft.sparse.grid import active_count, block_grid
 
 BLOCKS = [(1, 1), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64), (16, 1), (1, 16), (8, 2), (3, 5)]
 Grids = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -113,7 +113,7 @@ def test_random_refuses(sizes, block, density, says):
 
 def test_too_many_blocks_for_int32():
     with pytest.raises(EvergraftError, match=r"at most 2\^31 - 1 blocks"):
-        grid(65536, 65536, (1, 1))
+        block_grid(65536, 65536, (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -132,13 +132,14 @@ def test_partial_block_in_mask_refused():
         BlockTopology.from_mask(mask, (2, 2))
 
 
-def test_replace_refuses_active_and_unequal():
+def test_replace_refuses_active_positions_and_may_change_the_count():
     topology = random_topology((3, 3), (1, 1), 0.5, 0)
     one = torch.tensor([0])
     with pytest.raises(EvergraftError, match="inactive before"):
         topology.replace(one, topology.positions[:1])
-    with pytest.raises(EvergraftError, match="as many blocks must grow"):
-        topology.replace(one, torch.tensor([], dtype=torch.int64))
+    fewer, sources = topology.replace(one, torch.tensor([], dtype=torch.int64))
+    fewer.validate()
+    assert fewer.active == topology.active - 1 == len(sources)
 
 
 @pytest.mark.parametrize("field", ["row_offsets", "columns", "transposed_offsets", "transposed_order"])

@@ -20,7 +20,8 @@ def test_study_commands(run, finished_study):
     code, out, _ = run("study", "status", study.path)
     assert code == 0
     assert "6 finished, 2 failed" in out
-    assert f"{study.runs[3].name} failed: block 5x5 does not divide" in out
+    assert f"{study.runs[3].name} failed: layer bert.encoder.layer.0" in out
+    assert "block 5x5 does not divide" in out
 
 
 def test_a_finished_study_has_nothing_to_do(run, finished_study, tmp_path):

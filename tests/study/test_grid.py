@@ -74,7 +74,7 @@ BAD = [
     ({"title": None}, "title: Input should be a valid string; got None"),
     ({"grids": {}}, "grids: no such field; a study has title, question, base, seeds, grid, output"),
     ({"grid": []}, "grid: List should have at least 1 item"),
-    ({"grid": {"densty": 1}}, "densty: no such field; a recipe has model, corpus"),
+    ({"grid": {"densty": 1}}, "densty: no such field; Recipe has model, corpus"),
     ({"grid": {"density": [1, 7]}}, "density: Input should be less than or equal to 1; got 7"),
     ({"grid": {"updates": 300}}, "300 updates in 400 steps leave less than two steps to each"),
     ({"grid": {"density": [0.5, 0.5]}}, "2 runs would be called dynamic-tiny-d0.5-16x16-s0"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergraft.study.pareto import cost_at, equal_loss, front
+from evergraft.study.pareto import BYTES, COSTS, FLOPS, SECONDS, cost_at, equal_loss, front
 
 positive = st.floats(0.1, 100)
 
@@ -47,18 +47,18 @@ def test_a_power_law_family_gives_the_exact_ratio(record, configurations):
     ]
     sparse = [record(law(2e10) + 0.01 * seed, 1e10, model="small", density=0.1, seed=seed) for seed in (0, 1, 2)]
     (row,) = equal_loss(configurations([*dense, *sparse]))
-    ratio = row.ratios["flops_total"]
+    ratio = row.ratios[FLOPS]
     assert ratio.mean == pytest.approx(0.5, rel=0.01)  # the offsets of the seeds cancel: each has its own dense family
     assert ratio.low < 0.5 < ratio.high < 0.52
     assert row.critical_cost == pytest.approx(2, rel=0.01)
-    assert row.ratios["steady_seconds"].mean == pytest.approx(ratio.mean)
-    assert row.ratios["bytes_total"].mean == pytest.approx(ratio.mean)
+    assert row.ratios[SECONDS].mean == pytest.approx(ratio.mean)
+    assert row.ratios[BYTES].mean == pytest.approx(ratio.mean)
 
 
 def test_a_loss_outside_the_dense_family_has_no_ratio(record, configurations):
     dense = [record(3.0, 1.0, model="tiny", density=1), record(2.0, 2.0, model="mini", density=1)]
     (row,) = equal_loss(configurations([*dense, record(3.5, 1.0, density=0.1)]))
-    assert row.ratios == {"flops_total": None, "steady_seconds": None, "bytes_total": None}
+    assert row.ratios == dict.fromkeys(COSTS)
     assert row.critical_cost is None
 
 
@@ -72,15 +72,15 @@ def test_a_dense_family_are_the_best_of_each_size_trained_for_as_long(record, co
     ]
     sparse = record(2.0, 5.0, density=0.1)
     (row,) = equal_loss(configurations([*others, *dense, sparse]))
-    assert row.ratios["flops_total"].mean == pytest.approx(0.5)
+    assert row.ratios[FLOPS].mean == pytest.approx(0.5)
     assert equal_loss(configurations([dense[0], *others, sparse])) == []
 
 
 def test_one_seed_gives_a_ratio_without_an_interval(record, configurations):
     dense = [record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1)]
     (row,) = equal_loss(configurations([*dense, record(2.0, 5.0, density=0.1)]))
-    assert row.ratios["flops_total"].mean == pytest.approx(0.5)
-    assert row.ratios["flops_total"].low is None
+    assert row.ratios[FLOPS].mean == pytest.approx(0.5)
+    assert row.ratios[FLOPS].low is None
     assert not math.isnan(row.critical_cost)
 
 
@@ -95,7 +95,7 @@ def test_losses_under_other_conditions_are_not_compared(record, configurations, 
 def test_a_dense_model_is_one_whatever_its_family_is_called(record, configurations):
     dense = [record(4.0, 1.0, model="tiny", density=1), record(1.0, 100.0, model="mini", density=1, family="wide")]
     (row,) = equal_loss(configurations([*dense, record(2.0, 5.0, density=0.1)]))
-    assert row.ratios["flops_total"].mean == pytest.approx(0.5)
+    assert row.ratios[FLOPS].mean == pytest.approx(0.5)
 
 
 def test_seeds_that_all_share_are_compared(record, configurations):
@@ -107,7 +107,7 @@ def test_seeds_that_all_share_are_compared(record, configurations):
     ]
     sparse = [record(2.0, 5.0, density=0.1, seed=seed) for seed in (1, 2, 3)]
     (row,) = equal_loss(configurations([*dense, *sparse]))
-    assert (row.ratios["flops_total"].mean, row.ratios["flops_total"].seeds) == (pytest.approx(0.5), 2)
+    assert (row.ratios[FLOPS].mean, row.ratios[FLOPS].seeds) == (pytest.approx(0.5), 2)
     assert equal_loss(configurations([*dense, *sparse[2:]])) == []
 
 
@@ -118,4 +118,4 @@ def test_a_rate_of_one_lucky_seed_is_not_the_dense_model_of_its_size(record, con
     lucky = record(0.5, 100.0, model="mini", density=1, seed=1, learning_rate=2e-3)
     sparse = [record(2.0, 5.0, density=0.1, seed=seed) for seed in seeds]
     (row,) = equal_loss(configurations([*dense, lucky, *sparse]))
-    assert (row.ratios["flops_total"].mean, row.ratios["flops_total"].seeds) == (pytest.approx(0.5), 3)
+    assert (row.ratios[FLOPS].mean, row.ratios[FLOPS].seeds) == (pytest.approx(0.5), 3)

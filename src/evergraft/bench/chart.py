@@ -1,4 +1,4 @@
-"""The break-even chart: how many times faster than dense, against density, a line for each block."""
+"""The break-even chart: how many times faster than dense a sparse layer is, against density, a line for each block."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ Figures = dict[str, Any]
 
 
 def break_even(points: list[tuple[float, float]]) -> float | None:
-    """The density at which a sparse layer is as fast as a dense one, interpolated log-log.
+    """The density at which a sparse layer is as fast as a dense one.
+
+    Between two measurements, the logarithm of the ratio is taken as linear in the logarithm of the density.
 
     Args:
-        points: (density, ratio), ratio above 1 where sparse is faster.
+        points: pairs of a density and the ratio measured there, which is above 1 where sparse is faster.
 
     Returns:
-        None if the ratio does not cross 1 between the densities measured.
+        The density, or None if the ratio does not cross 1 between the densities measured.
+
+    Example:
+        >>> round(break_even([(0.1, 2.0), (0.4, 0.5)]), 3)
+        0.2
     """
     ordered = sorted(points)
     for (sparse, high), (dense, low) in pairwise(ordered):
@@ -30,7 +36,7 @@ def break_even(points: list[tuple[float, float]]) -> float | None:
 
 
 def by_block(result: Figures) -> dict[str, list[Figures]]:
-    """The measurements of a result, by block, ascending in density."""
+    """The measurements in a benchmark's result, for each block in ascending order of density."""
     lines: dict[str, list[Figures]] = {}
     for figures in sorted(result.get("results", [result]), key=lambda figures: figures["density"]):
         lines.setdefault(figures["block"], []).append(figures)
@@ -38,7 +44,7 @@ def by_block(result: Figures) -> dict[str, list[Figures]]:
 
 
 def plot(result: Figures, path: Path) -> None:
-    """Draw a result to one self-contained HTML file; atomic."""
+    """Draw a benchmark's result to one self-contained HTML file, which is replaced at once or not at all."""
     from plotly import graph_objects
 
     figure = graph_objects.Figure()

@@ -1,4 +1,4 @@
-"""The machine's peak, as measured: what the fastest dense product at hand reaches on a large square matrix."""
+"""The peak of the machine as measured: the rate that the fastest dense product reaches on large square matrices."""
 
 from __future__ import annotations
 
@@ -14,20 +14,32 @@ from evergraft.kernels.onednn import has_onednn, onednn_linear
 
 @dataclass(frozen=True, order=True)
 class Peak:
-    """GFLOP/s (a multiply-add is two), and the library that reached them."""
+    """The highest rate that was measured.
+
+    Attributes:
+        gflops: GFLOP/s; a multiply-add counts as two operations.
+        by: the library that reached it.
+    """
 
     gflops: float
     by: str
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The record as JSON holds it."""
         return {"gflops": self.gflops, "by": self.by}
 
 
 def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 2048, rounds: int = 3) -> Peak:
-    """The best of torch's own product (MKL, or oneDNN in bf16; cuBLAS) and oneDNN's, on [size, size] matrices.
+    """Time torch's own dense product and oneDNN's, and return the faster.
 
-    A product of matrices, not an instruction loop: the true peak of the machine lies a few percent higher.
+    torch multiplies by MKL in fp32, by oneDNN in bf16 and by cuBLAS on a GPU. The rate is that of a product of
+    matrices and not of a loop of instructions, so the true peak of the machine lies a few percent higher.
+
+    Args:
+        dtype: of both matrices.
+        device: `cpu` or `cuda`.
+        size: the matrices are [size, size].
+        rounds: each product is timed so often, and its fastest time counts.
     """
     x, weight = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     tasks = {"torch": lambda: F.linear(x, weight)}

@@ -1,4 +1,4 @@
-"""`evergraft bench products`: the three products of one sparse layer against their rivals."""
+"""`evergraft bench products`: the time of one sparse layer's three products, beside that of dense and sparse rivals."""
 
 from __future__ import annotations
 
@@ -14,28 +14,36 @@ from evergraft.bench.rivals import PRODUCTS, Layer, Rival, rivals
 from evergraft.bench.timing import fastest, torch_threads
 from evergraft.bert.ledger import Ledger, LinearCost
 from evergraft.errors import EvergraftError
-from evergraft.sparse.layer import INITIAL_STD
+from evergraft.sparse import linear  # noqa: F401 - registers the operators of torch.ops.evergraft
+from evergraft.sparse.config import INITIAL_STD
 from evergraft.sparse.products import check_backend, choose_backend
 from evergraft.sparse.topology import BlockTopology
 
-SPARSE_ROUNDS = 3  # of the rivals that are sparse: most are many times slower, and would take all the time
+SPARSE_ROUNDS = 3  # for sparse rivals: most are so slow that with more rounds they would take nearly all the time
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class ProductsBench:
-    """What is measured: one layer, at one or more densities and blocks.
+    """A measurement of one layer, at one or more densities and blocks.
 
     Args:
-        tokens, in_features, out_features: the layer's products are [tokens, in] x [in, out].
-        densities, blocks: every pair of them.
-        precision: `fp32` or `bf16`, of all tensors.
-        threads: of torch and the native products; by default as many as torch has.
-        rounds: each is the fastest of so many.
-        backend: of the sparse products.
+        tokens: rows of the layer's input [tokens, in_features].
+        in_features: features of the input.
+        out_features: features of the output [tokens, out_features].
+        densities: shares of the blocks that exist, in (0, 1]; every density is measured with every block.
+        blocks: rows and columns of blocks.
+        precision: `fp32` or `bf16`, for all tensors.
+        threads: CPU threads for torch and the native products; None takes as many as torch has.
+        rounds: each figure is the fastest of so many rounds.
+        backend: name of the backend of the sparse products, or `auto`.
         device: `cpu` or `cuda`.
-        sparse_rivals: also time the sparse products of other libraries.
+        sparse_rivals: whether to time the sparse products of other libraries too.
         seed: of topologies and tensors.
+
+    Example:
+        >>> result = ProductsBench(tokens=512, densities=(0.1,), blocks=((16, 16),)).run()
+        >>> result["ratio"]  # how many times faster than nn.Linear
     """
 
     tokens: int = 4096
@@ -52,13 +60,14 @@ class ProductsBench:
     seed: int = 0
 
     def run(self, peak_size: int = 2048) -> dict[str, Any]:
-        """Measure.
+        """Measure the layer.
 
         Args:
-            peak_size: side of the matrices whose product measures the peak.
+            peak_size: number of rows and columns of the matrices whose product measures the machine's peak.
 
         Returns:
-            The settings and the figures of the layer; of several layers, a list of their figures as `results`.
+            The settings, and beside them the layer's figures; with several densities or blocks, `results` is a list of
+            the figures of each. Times are in seconds, rates in GFLOP/s, and a ratio is the rival's time over ours.
 
         Raises:
             EvergraftError: a setting out of range, or a block that does not divide the layer.
@@ -76,7 +85,7 @@ class ProductsBench:
         check_device(self.device)
 
     def _layers(self) -> Iterator[BlockTopology]:
-        """All topologies, so that a bad block or density shows before anything is timed."""
+        """All topologies. They are made first, so that a bad block or density shows before anything is timed."""
         for block in self.blocks:
             for density in self.densities:
                 rng = np.random.default_rng(self.seed)
@@ -104,7 +113,7 @@ class ProductsBench:
         for rival, other in others.items():
             tasks |= {(rival, name): product for name, product in other.products.items()}
             few |= {} if other.dense else {(rival, name): SPARSE_ROUNDS for name in other.products}
-        # New values every round, as after a step of the optimiser: what a backend derives from them is derived anew.
+        # The values change every round, as after an optimiser step, so that a backend must derive anew what it keeps.
         fresh = lambda: layer.values.mul_(1.0)  # noqa: E731
         seconds = fastest(tasks, self.rounds, few=few, before_round=fresh, device=self.device, graphs=True)
         return self._figures(layer, peak, others, seconds)
@@ -131,7 +140,7 @@ class ProductsBench:
         whole = {name: compared[name]["seconds"] for name, rival in others.items() if rival.dense and not rival.missing}
         quickest = min(whole, key=lambda name: whole[name])
         dense_flops = 2 * self.tokens * self.in_features * self.out_features
-        for name in whole:  # a quiet moment may have let a rival go faster than what measured the peak
+        for name in whole:  # in a quiet moment a rival may have run faster than the product that measured the peak
             peak = max(peak, Peak(dense_flops / min(compared[name]["products"].values()) / 1e9, name))
         return {
             "block": f"{topology.block[0]}x{topology.block[1]}",
@@ -159,7 +168,7 @@ class ProductsBench:
 
 
 def sparse_products(layer: Layer, backend: str) -> dict[str, Callable[[], torch.Tensor]]:
-    """Our own three products, through the operators that autograd calls."""
+    """Evergraft's own three products by name, through the operators that autograd calls."""
     ops, topology = torch.ops.evergraft, layer.topology.tensors()
     return {
         "forward": lambda: ops.forward(layer.x, layer.values, layer.bias, *topology, backend),
@@ -169,28 +178,42 @@ def sparse_products(layer: Layer, backend: str) -> dict[str, Callable[[], torch.
 
 
 def tier(backend: Any) -> str | None:
-    """The instruction set a backend has chosen on this machine; None if it leaves that to others."""
+    """The instruction set that a backend has chosen on this machine; None if a library beneath it chooses."""
     return backend.tier() if hasattr(backend, "tier") else None
 
 
 def rates(flops: float, seconds: float, peak: Peak) -> dict[str, float]:
-    """GFLOP/s of the work that is really done, and their share of the measured peak."""
+    """GFLOP/s of the work that is really done, and their share of the measured peak.
+
+    Args:
+        flops: floating-point operations with existing weights; a multiply-add counts as two.
+        seconds: the time they took.
+        peak: the measured peak of the machine.
+    """
     gflops = flops / seconds / 1e9
     return {"gflops": gflops, "peak_share": gflops / peak.gflops}
 
 
 def check_precision(precision: str) -> None:
-    """Raise EvergraftError if there is no such precision."""
+    """Refuse a precision that is neither fp32 nor bf16.
+
+    Raises:
+        EvergraftError: it is neither.
+    """
     if precision not in DTYPES:
-        raise EvergraftError(f"--precision must be {' or '.join(DTYPES)}; got {precision}")
+        raise EvergraftError(f"`precision` must be {' or '.join(DTYPES)}; got {precision}")
 
 
 def check_device(device: str) -> None:
-    """Raise EvergraftError if there is no such device."""
+    """Refuse a device that does not exist or that this machine lacks.
+
+    Raises:
+        EvergraftError: it is neither `cpu` nor `cuda`, or torch sees no GPU.
+    """
     if device not in ("cpu", "cuda"):
-        raise EvergraftError(f"--device must be cpu or cuda; got {device}")
+        raise EvergraftError(f"`device` must be cpu or cuda; got {device}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise EvergraftError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+        raise EvergraftError("`device` cuda: torch sees no GPU on this machine; use cpu")
 
 
 def _compare(name: str, rival: Rival, seconds: dict[tuple[str, str], float], ours: float) -> dict[str, Any]:
@@ -205,7 +228,7 @@ def _compare(name: str, rival: Rival, seconds: dict[tuple[str, str], float], our
 
 
 def _bytes(layer: Layer) -> dict[str, Any]:
-    """Of fp32 weights, gradients, Adam's moments and the indices; and of the dense twin."""
+    """Bytes of fp32 weights, gradients, Adam's moments and indices, beside those of the dense twin."""
     topology = layer.topology
     out, into, weights = topology.out_features, topology.in_features, layer.values.numel()
     indices = sum(tensor.numel() for tensor in topology.tensors())

@@ -11,10 +11,10 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from evergraft.bench.step import CLIPPING, WARM_UP, Step, StepBench
-from evergraft.bert.model import bert_config
+from evergraft.bert.config import bert_config
 from evergraft.errors import EvergraftError
 
-# The first of these that matches an operator's name, or that of one it was called from, says what it is for.
+# An operator belongs to the first part whose pattern matches its name, or the name of an operator that called it.
 PARTS = {
     "AdamW": r"Optimizer\.(step|zero_grad)",
     "clipping": CLIPPING,
@@ -31,14 +31,18 @@ OTHER = "the rest: sums, casts, copies"
 
 
 def profile_steps(bench: StepBench) -> dict[str, Any]:
-    """Profile every step of a bench.
+    """Profile every step of a benchmark on the CPU.
+
+    Args:
+        bench: the steps; of its densities and blocks the first ones count.
 
     Returns:
-        The settings, and as `steps`, for each step: its `seconds`, and as `parts` the seconds of each. Each part is the
-        fastest of the rounds, of the operators' own time; `seconds` is their sum.
+        The settings, and for each step in `steps` its `seconds` and its `parts`: the seconds of each part. The time of
+        a part is the operators' own, in the fastest of the rounds; `seconds` is the sum over the parts.
 
     Raises:
-        EvergraftError: as `StepBench.run`; or a vocabulary of a size by which the head's products cannot be known.
+        EvergraftError: a setting out of range, a block that does not divide a layer, or a vocabulary by whose size the
+            products of the MLM head cannot be told from others.
     """
     with bench.prepared():
         _check_vocabulary(bench)
@@ -54,7 +58,7 @@ def profile_steps(bench: StepBench) -> dict[str, Any]:
 
 
 def _check_vocabulary(bench: StepBench) -> None:
-    """Refuse a vocabulary as large as something else: `part_of` knows the head's products by its size."""
+    """Refuse a vocabulary that is as large as something else, as `part_of` tells the head's products by its size."""
     size = bench.vocabulary_size
     config = bert_config(bench.model, size, bench.sequence_length)
     others = {
@@ -65,8 +69,8 @@ def _check_vocabulary(bench: StepBench) -> None:
     for name, other in others.items():
         if size == other:
             raise EvergraftError(
-                f"vocabulary size {size} equals the {name}, and a profile could not tell the MLM head's products from "
-                f"others; choose another, {size + 1} say"
+                f"`vocabulary_size` {size} equals the {name}, so that a profile could not tell the MLM head's "
+                f"products from others; choose another, such as {size + 1}"
             )
 
 
@@ -80,7 +84,12 @@ def _parts(step: Step, vocabulary: int) -> dict[str, float]:
 
 
 def part_of(event: FunctionEvent, vocabulary: int) -> str:
-    """What an operator is for: one of PARTS or OTHER."""
+    """The part of a step that an operator belongs to: one of PARTS, or OTHER.
+
+    Args:
+        event: the operator, as the profiler recorded it.
+        vocabulary: number of word pieces; a dense product with this size is the MLM head's.
+    """
     names, sizes = [], set()
     caller: FunctionEvent | None = event
     while caller is not None:

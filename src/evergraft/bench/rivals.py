@@ -1,4 +1,4 @@
-"""What a sparse layer's products are compared with: dense and sparse products of well-kept libraries."""
+"""What the products of a sparse layer are compared with: dense and sparse products of well-maintained libraries."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ PRODUCTS = ("forward", "input_gradient", "weight_gradient")
 
 @dataclass(frozen=True)
 class Layer:
-    """The tensors of one layer at one step.
+    """The tensors of one sparse layer at one training step, all of one dtype and on one device.
 
     Attributes:
-        x, grad: [tokens, in] and [tokens, out].
-        values, bias: [active, R, C] and [out].
+        x: the input [tokens, in].
+        grad: the gradient of the output [tokens, out].
+        values: the active blocks of the weight [active, R, C].
+        bias: [out].
+        topology: where the active blocks lie.
     """
 
     x: Tensor
@@ -40,9 +43,10 @@ class Rival:
     """One library's way to compute the products of a layer.
 
     Attributes:
-        products: name of the product -> a call without arguments. Dense ones compute all of [out, in].
-        missing: name of the product -> why it cannot be had.
-        dense: whether nine tenths of the work are still done.
+        products: by name of the product, a call without arguments that computes it; a dense library computes the
+            products with the whole weight [out, in].
+        missing: by name of the product, why the library does not have it.
+        dense: whether the library computes with the whole weight, zeros included.
     """
 
     products: dict[str, Callable[[], Any]]
@@ -51,10 +55,11 @@ class Rival:
 
 
 def rivals(layer: Layer, sparse: bool = True) -> dict[str, Rival]:
-    """All rivals by name, those that cannot run with the reason; what they store is made here, not on the clock.
+    """All rivals by name; those that cannot run say why. What they store is made here, before any clock runs.
 
     Args:
-        sparse: also the sparse ones, most of which are slow.
+        layer: the layer whose products they compute.
+        sparse: whether to include the sparse rivals, most of which are slow.
     """
     makers = {**DENSE, **(SPARSE if sparse else {})}
     with warnings.catch_warnings():
@@ -63,12 +68,12 @@ def rivals(layer: Layer, sparse: bool = True) -> dict[str, Rival]:
 
 
 def _tried(make: Callable[[Layer], dict[str, Callable[[], Any] | str]], layer: Layer, dense: bool) -> Rival:
-    """A rival with the products that run: each is tried once."""
+    """The rival with those of its products that run; each is tried once."""
     products: dict[str, Callable[[], Any]] = {}
     missing: dict[str, str] = {}
     try:
         offered = make(layer)
-    except Exception as error:  # of another library's: whatever it is, it is that rival's loss alone
+    except Exception as error:  # whatever another library raises concerns that rival alone
         return Rival({}, dict.fromkeys(PRODUCTS, _reason(error)), dense)
     for name, product in offered.items():
         if isinstance(product, str):
@@ -87,7 +92,7 @@ def _reason(error: Exception) -> str:
 
 
 def _linear(layer: Layer) -> dict[str, Callable[[], Any] | str]:
-    """As `nn.Linear` and its autograd call torch: MKL in fp32, oneDNN in bf16, cuBLAS on a GPU."""
+    """The products of `nn.Linear` and its autograd: by MKL in fp32, oneDNN in bf16, cuBLAS on a GPU."""
     weight = scatter(layer.values, layer.topology)
     return {
         "forward": lambda: F.linear(layer.x, weight, layer.bias),
@@ -97,7 +102,7 @@ def _linear(layer: Layer) -> dict[str, Callable[[], Any] | str]:
 
 
 def _onednn(layer: Layer) -> dict[str, Callable[[], Any] | str]:
-    """Dense, forced onto oneDNN in fp32 too."""
+    """Dense products by oneDNN, in fp32 too."""
     if layer.x.device.type != "cpu":
         raise RuntimeError("oneDNN multiplies on the CPU only")
     if not has_onednn(layer.x.dtype):
@@ -111,7 +116,7 @@ def _onednn(layer: Layer) -> dict[str, Callable[[], Any] | str]:
 
 
 def _torch_csr(layer: Layer) -> dict[str, Callable[[], Any] | str]:
-    """Compressed sparse rows in torch: MKL's sparse products on x86."""
+    """Compressed sparse rows (CSR) of torch, which MKL multiplies on x86."""
     weight = scatter(layer.values, layer.topology)
     rows, columns = weight.to_sparse_csr(), weight.t().to_sparse_csr()
     pattern = torch.sparse_csr_tensor(
@@ -125,7 +130,7 @@ def _torch_csr(layer: Layer) -> dict[str, Callable[[], Any] | str]:
 
 
 def _torch_bsr(layer: Layer) -> dict[str, Callable[[], Any] | str]:
-    """Block compressed sparse rows in torch."""
+    """Block compressed sparse rows (BSR) of torch."""
     height, width = layer.topology.block
     weight = scatter(layer.values, layer.topology)
     rows, columns = weight.to_sparse_bsr((height, width)), weight.t().to_sparse_bsr((width, height))
@@ -137,7 +142,7 @@ def _torch_bsr(layer: Layer) -> dict[str, Callable[[], Any] | str]:
 
 
 def _scipy(layer: Layer) -> dict[str, Callable[[], Any] | str]:
-    """scipy.sparse, one thread: CSR for 1x1, BSR for blocks."""
+    """scipy.sparse on its one thread: CSR for 1x1 blocks, BSR for larger ones."""
     sparse = importlib.import_module("scipy.sparse")
     weight = scatter(layer.values, layer.topology).numpy()
     rows = sparse.bsr_matrix(weight, blocksize=layer.topology.block)

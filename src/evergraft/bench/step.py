@@ -1,4 +1,4 @@
-"""`evergraft bench step`: one whole training step of a sparse BERT against dense ones."""
+"""`evergraft bench step`: the time of a whole training step of a sparse BERT, beside that of dense ones."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from transformers import BertConfig, BertForPreTraining
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.products import DTYPES, check_device, check_precision, rates, tier
 from evergraft.bench.timing import fastest, torch_threads
+from evergraft.bert.config import OWN_KEYS, SparseBertConfig, bert_config
 from evergraft.bert.ledger import Ledger, ledger
 from evergraft.bert.masking import IGNORED, masking_budget
-from evergraft.bert.model import OWN_KEYS, SparseBertConfig, SparseBertForPreTraining, bert_config, create_model
-from evergraft.evolution import TopologyUpdater
+from evergraft.bert.model import SparseBertForPreTraining, create_model
+from evergraft.evolution.updater import TopologyUpdater
 from evergraft.kernels.onednn import OneDnnLinear, has_onednn
-from evergraft.sparse.conversion import STACK, sparse_layers, sparsify
+from evergraft.sparse.config import STACK, SparsityConfig
+from evergraft.sparse.conversion import sparse_layers, sparsify
 from evergraft.sparse.products import check_backend, choose_backend
 
 SPARSE, LEAN, STOCK = "sparse", "lean dense", "stock transformers"
 LEAN_ONEDNN = "lean dense (oneDNN)"
-CLIPPING = "clipping of gradients"  # its name in a profile
-WARM_UP = 3  # steps until the heap has the memory that a step needs, and no page is touched for the first time
-Rival = tuple[str, str]  # one of these names, and its precision
+CLIPPING = "clipping of gradients"  # what the profiler calls it
+WARM_UP = 3  # steps until the heap holds all the memory that a step needs, and no page is touched for the first time
+Rival = tuple[str, str]  # SPARSE, LEAN, STOCK or LEAN_ONEDNN, and its precision
 Figures = dict[str, Any]
 
 
 class Step:
-    """A training step as a call: forward, backward, clipping, fused AdamW; all that `transformers.Trainer` computes.
+    """A training step as a call. It computes all that `transformers.Trainer` does: forward, backward, clipping, AdamW.
 
     Args:
         model: returns an output with a `loss`.
-        inputs: of the model.
+        inputs: the model's keyword arguments.
         precision: `fp32`, or `bf16` by autocast.
     """
 
@@ -63,19 +65,26 @@ class Step:
 
 @dataclass(frozen=True)
 class StepBench:
-    """What is measured: a training step on random tokens, 15 % of them masked, at one or more densities and blocks.
+    """A measurement of a training step on random tokens, 15 % of them masked, at one or more densities and blocks.
 
     Args:
-        model: of the family, or a config.json.
-        densities, blocks: every pair of them.
-        precision: `fp32` or `bf16` of the sparse step; rivals run in both, in bf16 where it is fast.
-        batch_size, sequence_length, vocabulary_size: sizes of the step; the vocabulary is BERT's own by default.
-        threads: of torch and the native products; by default as many as torch has.
-        rounds: each is the fastest of so many.
-        backend: of the sparse products.
+        model: name of a size, such as `base`, or the path of a config.json.
+        densities: shares of the encoder's blocks that exist, in (0, 1]; every density is measured with every block.
+        blocks: rows and columns of blocks.
+        precision: `fp32` or `bf16`, for the sparse step; dense steps run in both where bf16 is fast.
+        batch_size: sequences in a step.
+        sequence_length: tokens in a sequence.
+        vocabulary_size: word pieces of the MLM head; the default is the vocabulary of the original BERT.
+        threads: CPU threads for torch and the native products; None takes as many as torch has.
+        rounds: each figure is the fastest of so many rounds.
+        backend: name of the backend of the sparse products, or `auto`.
         device: `cpu` or `cuda`.
-        all_rivals: otherwise the lean dense step of the same precision alone.
+        all_rivals: whether to time all dense steps, or the lean one in the same precision alone.
         seed: of weights, topologies and tokens.
+
+    Example:
+        >>> result = StepBench("mini", densities=(0.1,), blocks=((16, 16),)).run()
+        >>> result["ratio"]  # how many times faster than the lean dense step in the same precision
     """
 
     model: str = "base"
@@ -93,13 +102,14 @@ class StepBench:
     seed: int = 0
 
     def run(self, peak_size: int = 2048) -> Figures:
-        """Measure.
+        """Measure the step.
 
         Args:
-            peak_size: side of the matrices whose product measures the peak.
+            peak_size: number of rows and columns of the matrices whose product measures the machine's peak.
 
         Returns:
-            The settings and the figures of the step; of several, a list of their figures as `results`.
+            The settings, and beside them the step's figures; with several densities or blocks, `results` is a list of
+            the figures of each. Times are in seconds, rates in GFLOP/s, and a ratio is the rival's time over ours.
 
         Raises:
             EvergraftError: a setting out of range, or a block that does not divide a layer.
@@ -111,12 +121,12 @@ class StepBench:
             return self.settings() | (measured[0] if len(measured) == 1 else {"results": measured})
 
     def steps(self) -> dict[Rival, Step]:
-        """The steps by name and precision: dense ones, and the sparse one of the first density and block."""
+        """The steps by name and precision: the dense ones, and the sparse one with the first density and block."""
         return {**self._rivals(), (SPARSE, self.precision): self._sparse_step(*self._pairs()[0])}
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """Check the settings, and set the threads for a while.
+        """Check the settings, and set the number of threads inside the `with`.
 
         Raises:
             EvergraftError: a setting out of range, or a block that does not divide a layer.
@@ -136,7 +146,7 @@ class StepBench:
             self._ledger(density, block)
 
     def settings(self) -> Figures:
-        """What was measured, for the result."""
+        """The settings of the measurement, as its result holds them."""
         return {
             "bench": "step",
             "model": self.model,
@@ -151,7 +161,7 @@ class StepBench:
         }
 
     def _rivals(self) -> dict[Rival, Step]:
-        """The dense steps; the two precisions of one share its model."""
+        """The dense steps. The fp32 and the bf16 step of a rival share one model."""
         lean, inputs = self._compiled(self._model()), self._inputs()
         if not self.all_rivals:
             return {(LEAN, self.precision): Step(lean, inputs, self.precision)}
@@ -166,7 +176,10 @@ class StepBench:
         return steps
 
     def _precisions(self) -> list[str]:
-        """Of the rivals: bf16 where it is asked or fast; on a CPU without products in it a step takes minutes."""
+        """The precisions of the rivals: fp32, and bf16 where it is asked for or fast.
+
+        On a CPU without bf16 products a bf16 step takes minutes.
+        """
         fast = self.device != "cpu" or has_onednn(torch.bfloat16)
         return [precision for precision in DTYPES if fast or precision in ("fp32", self.precision)]
 
@@ -201,15 +214,15 @@ class StepBench:
         return Step(self._compiled(model), self._inputs(), self.precision)
 
     def _compiled(self, model: SparseBertForPreTraining) -> SparseBertForPreTraining:
-        """On a GPU with compiled layers, in place: one compilation serves all layers of a model."""
+        """Compile the layers of a model on a GPU, in place; one compilation serves all of them."""
         if self.device == "cuda":
-            torch._dynamo.config.recompile_limit = 64  # models are many, the code of their layers is one
+            torch._dynamo.config.recompile_limit = 64  # the layers of all models share one piece of code
             for layer in model.bert.encoder.layer:
                 layer.compile(dynamic=False)
         return model
 
     def _update(self, step: Step, step_seconds: float) -> Figures:
-        """Seconds of a topology update that exchanges half of the blocks, the largest; and how many steps that is."""
+        """The time of the largest topology update, which exchanges half of the blocks, in seconds and in steps."""
         updater = TopologyUpdater(step.model, step.optimizer)
         seconds = fastest({"update": lambda: updater.update(0.5)}, self.rounds, device=self.device)["update"]
         return {"seconds": seconds, "steps": seconds / step_seconds}
@@ -228,7 +241,7 @@ class StepBench:
         return bert_config(self.model, self.vocabulary_size, self.sequence_length)
 
     def _ledger(self, density: float, block: tuple[int, int]) -> Ledger:
-        return ledger(self._config(), density, block, self.sequence_length)
+        return ledger(self._config(), SparsityConfig(density=density, block=block), self.sequence_length)
 
     def _inputs(self) -> dict[str, Tensor]:
         """A batch as `PretrainingExamples` gives it, of random tokens."""
@@ -248,7 +261,14 @@ class StepBench:
 
 
 def with_full_head(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same batch for transformers' BertForPreTraining: a label for every token, and a mask of padding."""
+    """A batch in the form that transformers' BertForPreTraining takes: a label for every token, and a padding mask.
+
+    Args:
+        inputs: a batch of `StepBench`, whose `labels` [batch, masked] lie at its `masked_positions` [batch, masked].
+
+    Returns:
+        The batch with `labels` [batch, tokens], int64, and `attention_mask` [batch, tokens], int64.
+    """
     labels = torch.full_like(inputs["input_ids"], IGNORED)
     labels.scatter_(1, inputs["masked_positions"], inputs["labels"])
     kept = {name: tensor for name, tensor in inputs.items() if name != "masked_positions"}
@@ -256,19 +276,21 @@ def with_full_head(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stock(config: SparseBertConfig) -> BertForPreTraining:
-    """The same sizes as users of transformers get them."""
+    """BERT as transformers builds it, with the sizes of the configuration."""
     settings = {key: value for key, value in config.to_dict().items() if key not in OWN_KEYS}
     return BertForPreTraining(BertConfig(**settings))
 
 
 def _on_onednn(model: nn.Module) -> nn.Module:
-    """Let the linear layers of the encoder be multiplied by oneDNN, which in bf16 they are anyway."""
+    """Let oneDNN multiply in the linear layers of the encoder in fp32, as it does in bf16 anyway. In place."""
     for name, linear in list(model.named_modules()):
         if type(linear) is nn.Linear and fnmatchcase(name, STACK[0]):
-            linear.__class__ = OneDnnLinear
+            on_onednn = OneDnnLinear(linear.in_features, linear.out_features, device="meta")
+            on_onednn.weight, on_onednn.bias = linear.weight, linear.bias
+            model.set_submodule(name, on_onednn)
     return model
 
 
 def _best(name: str, ratios: Mapping[Rival, float]) -> float | None:
-    """The ratio to a rival at its fastest; None if it did not run."""
+    """The ratio to a rival in its faster precision; None if the rival did not run."""
     return min((ratio for rival, ratio in ratios.items() if rival[0].startswith(name)), default=None)

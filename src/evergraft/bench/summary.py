@@ -1,4 +1,4 @@
-"""What a benchmark prints for people: a table a measurement."""
+"""What a benchmark prints for people: a table for each measurement."""
 
 from __future__ import annotations
 

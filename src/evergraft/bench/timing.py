@@ -1,4 +1,4 @@
-"""Fair timing on a machine that is never quite quiet: candidates in turn, the fastest run of each."""
+"""Fair timing on a machine that is never quite quiet: candidates run in turn, and the fastest run of each counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads for a while; None leaves it as it is."""
+    """Let torch use `count` CPU threads inside the `with`; None leaves their number as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -34,17 +34,24 @@ def fastest(
     device: str = "cpu",
     graphs: bool = False,
 ) -> dict[Key, float]:
-    """Seconds of the fastest run of each task.
-
-    All tasks run in turn, round after round, so that noise hits all alike.
+    """Time tasks in turn, round after round, so that noise hits all of them alike.
 
     Args:
+        tasks: calls without arguments, by key.
+        rounds: how often each task is timed.
         warm_up: rounds before the first that is timed.
-        few: tasks that run in fewer rounds than the others: the first so many.
+        few: by key, the number of rounds for tasks that are to run in the first few rounds alone.
         before_round: runs before each round, untimed.
-        device: `cuda` takes the time on the GPU.
-        graphs: on a GPU, replay each task (but those of `few`) from a CUDA graph, as a training step that was captured
-            does; so the kernels are timed, not Python's launching of them.
+        device: with `cuda`, the time is taken on the GPU.
+        graphs: on a GPU, replay each task except those of `few` from a CUDA graph, as captured training steps are. This
+            times the kernels, and leaves out the time in which Python launches them.
+
+    Returns:
+        For each key, the seconds of its fastest run.
+
+    Example:
+        >>> fastest({"sum": lambda: sum(range(1000)), "max": lambda: max(range(1000))}, rounds=5).keys()
+        dict_keys(['sum', 'max'])
     """
     for task in [*tasks.values()] * warm_up:
         task()
@@ -65,7 +72,7 @@ def _seconds(task: Callable[[], Any], device: str) -> float:
     start = time.perf_counter()
     result = task()
     seconds = time.perf_counter() - start
-    del result  # freed off the clock, for every candidate alike
+    del result  # every candidate's result is freed after the clock has stopped
     return seconds
 
 
@@ -81,9 +88,9 @@ def _seconds_on_gpu(task: Callable[[], Any]) -> float:
 
 
 def _captured(task: Callable[[], Any]) -> Callable[[], Any]:
-    """The task from a CUDA graph; as it is, with a warning, where it cannot be captured.
+    """The replay of a task from a CUDA graph; where it cannot be captured, the task itself, with a warning.
 
-    It warms up on the stream that it is captured on, as torch asks for.
+    The task runs once before, on the stream on which it is captured, as torch asks for.
     """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())

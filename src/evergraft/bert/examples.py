@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,17 +22,24 @@ VALIDATION_SEED = 0  # runs of different seeds are compared on the same validati
 class PretrainingExamples(Dataset[Example]):
     """MLM and NSP examples, epoch after epoch, each epoch in its own order with its own pairs and masks.
 
-    Example i is the pair at place i mod n of epoch i div n, n the number of pairs in an epoch.
+    Example i is the pair at place i mod n of epoch i div n, where n is the number of pairs in an epoch.
 
     Args:
-        corpus, split: where the text is from.
+        corpus: gives the vocabulary and its special tokens.
+        split: the text, `corpus.train` or `corpus.validation`.
         sequence_length: tokens an input has.
         seed: of order, pairs and masks.
         length: how many examples; by default one epoch.
         shuffle: whether an epoch is in random order.
 
     Raises:
-        EvergraftError: as `SentencePairs`.
+        EvergraftError: fewer than two documents fill an input.
+
+    Example:
+        >>> examples = PretrainingExamples(corpus, corpus.train, sequence_length=128, seed=1)
+        >>> batch = collate([examples[0], examples[1]])
+        >>> batch["input_ids"].shape
+        torch.Size([2, 128])
     """
 
     def __init__(
@@ -58,8 +66,22 @@ class PretrainingExamples(Dataset[Example]):
         """The number of examples."""
         return self.length
 
+    def of_length(self, length: int) -> PretrainingExamples:
+        """The first `length` of the same examples; beyond an epoch, the next one follows."""
+        examples = copy.copy(self)
+        examples.length = length
+        return examples
+
     def __getitem__(self, position: int) -> Example:
-        """The example at `position`: what `collate` stacks."""
+        """The example at a position, which `collate` stacks with others.
+
+        Returns:
+            int64 arrays: `input_ids` and `token_type_ids` [sequence_length], `masked_positions` and `labels` [budget]
+            as in `Masked`, and `next_sentence_label`, a scalar: 0 where B follows A, 1 where it is from elsewhere.
+
+        Raises:
+            IndexError: the position lies outside [0, len).
+        """
         if not 0 <= position < self.length:
             raise IndexError(position)
         epoch, place = divmod(position, len(self.pairs))
@@ -82,5 +104,5 @@ class PretrainingExamples(Dataset[Example]):
 
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-    """Stack examples to a batch of int64 tensors with the batch first."""
+    """Stack examples to a batch: int64 tensors whose first dimension is the batch, by the examples' names."""
     return {key: torch.from_numpy(np.stack([example[key] for example in examples])) for key in examples[0]}

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergraft.bert.sizes import EncoderShape, encoder_linears
-from evergraft.sparse.topology import active_count, grid
+from evergraft.sparse.allocate import allocate
+from evergraft.sparse.allocation import total
+from evergraft.sparse.config import SparsityConfig
+from evergraft.sparse.grid import block_grid
 
 PASSES = 3  # forward, input gradient, weight gradient: each a product of the same size
 FLOAT, INDEX = 4, 4  # bytes of an fp32 number and of an int32 index
@@ -78,33 +81,38 @@ class Ledger:
         return figures
 
 
-def ledger(
-    config: EncoderShape, density: float = 1.0, block: tuple[int, int] | None = None, sequence_length: int = 128
-) -> Ledger:
+def ledger(config: EncoderShape, sparsity: SparsityConfig | None = None, sequence_length: int = 128) -> Ledger:
     """The ledger of a BERT encoder.
 
     Args:
         config: a BertConfig, or anything with its three sizes.
-        density: share of the weights that exist; 1 is dense.
-        block: count the blocks that a topology of this density holds, exactly; by default, density x weights.
+        sparsity: how the encoder is sparse; None, or a density of 1, is dense. The blocks counted are those that its
+            topologies hold, layer by layer.
         sequence_length: tokens a sequence has.
 
     Raises:
-        EvergraftError: a density outside (0, 1], or a block that does not divide a layer.
+        EvergraftError: a block that does not divide a layer, or an allocation that does not fit.
+
+    Example:
+        >>> ledger(bert_config("medium", 1), SparsityConfig(density=0.1, block=(1, 1))).flops_per_sequence
+        2738061312
     """
     attention = config.num_hidden_layers * PASSES * 2 * (2 * sequence_length**2 * config.hidden_size)
-    shapes = encoder_linears(config) * config.num_hidden_layers
+    shapes = encoder_linears(config)
     dense = Ledger(
-        tuple(LinearCost(out, into, out * into, 0) for out, into in shapes), attention, sequence_length, None
+        tuple(LinearCost(out, into, out * into, 0) for out, into in shapes.values()), attention, sequence_length, None
     )
-    if density == 1:
+    if sparsity is None or sparsity.density == 1:
         return dense
-    linears = tuple(_sparse(out, into, density, block) for out, into in shapes)
-    return Ledger(linears, attention, sequence_length, dense)
+    counts = allocate({name: shape for name, shape in shapes.items() if sparsity.selects(name)}, sparsity)
+    linears = (
+        _sparse(*shape, total(counts[name]), sparsity.of_layer(name)[1]) if name in counts else every
+        for (name, shape), every in zip(shapes.items(), dense.linears, strict=True)
+    )
+    return Ledger(tuple(linears), attention, sequence_length, dense)
 
 
-def _sparse(out: int, into: int, density: float, block: tuple[int, int] | None) -> LinearCost:
-    height, width = block or (1, 1)
-    rows, columns = grid(out, into, (height, width))
-    active = active_count(rows * columns, density)
+def _sparse(out: int, into: int, active: int, block: tuple[int, int]) -> LinearCost:
+    height, width = block
+    rows, columns = block_grid(out, into, block)
     return LinearCost(out, into, active * height * width, 2 * active + rows + columns + 2)

@@ -26,15 +26,21 @@ class Masked(NamedTuple):
 
 
 def masking_budget(sequence_length: int) -> int:
-    """How many of the ordinary tokens of [CLS] A [SEP] B [SEP] are masked: 15 %, at least 1."""
+    """How many tokens of an input [CLS] A [SEP] B [SEP] are masked: 15 % of the ordinary ones, at least 1.
+
+    Args:
+        sequence_length: tokens of the input, the three special ones included.
+    """
     return max(1, round(MASKED_SHARE * (sequence_length - 3)))
 
 
 class WholeWordMasking:
-    """Masks 15 % of the tokens by whole words: 80 % become [MASK], 10 % a random token, 10 % stay.
+    """Masks 15 % of the tokens by whole words (docs/method.md, section 1).
+
+    Of the masked tokens 80 % become [MASK], 10 % become a random token and 10 % stay as they are.
 
     Args:
-        special: bool [vocabulary], tokens never masked and never put in.
+        special: bool [vocabulary], True for tokens that are never masked and never put in a masked token's place.
         continuation: bool [vocabulary], True for pieces that continue a word (`##ing`).
         mask_id: the token [MASK].
         budget: how many tokens of an input are masked, at most; see `masking_budget`.
@@ -48,9 +54,13 @@ class WholeWordMasking:
         self.ordinary = np.flatnonzero(~special)
 
     def __call__(self, token_ids: np.ndarray, rng: np.random.Generator) -> Masked:
-        """Mask an input, int64 [length].
+        """Mask an input.
 
-        Words are taken in random order, those that fit what is left of the budget.
+        Words are drawn in random order; a word is masked if all of it fits what is left of the budget.
+
+        Args:
+            token_ids: int64 [length].
+            rng: what the choice depends on.
         """
         chosen = self._choose(self._words(token_ids), rng)
         positions = np.zeros(self.budget, np.int64)
@@ -84,7 +94,7 @@ class WholeWordMasking:
         return np.array(sorted(chosen), np.int64)
 
     def _replace(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What stands in the input for tokens to be predicted."""
+        """What stands in the input in place of the tokens that are to be predicted."""
         fate = rng.random(len(tokens))
         random = self.ordinary[rng.integers(len(self.ordinary), size=len(tokens))]
         kept_or_random = np.where(fate < MASK_SHARE + RANDOM_SHARE, random, tokens)

@@ -30,10 +30,11 @@ class SentencePairs:
 
     Args:
         corpus: gives the special tokens.
-        split: `corpus.train` or `corpus.validation`.
+        split: the text, `corpus.train` or `corpus.validation`.
+        sequence_length: tokens of an input, at least 8.
 
     Attributes:
-        left_out: documents that do not fill an input, and their tokens.
+        left_out: how many documents do not fill an input, and how many tokens they have together.
 
     Raises:
         EvergraftError: fewer than two documents that fill one input.
@@ -48,7 +49,7 @@ class SentencePairs:
         if sequence_length < 8 or len(fitting) < 2:
             raise EvergraftError(
                 f"{corpus.path}: {len(fitting)} of {len(lengths)} documents fill an input of {sequence_length} tokens; "
-                "expected at least 2: prepare more text, or use a shorter --sequence-length (at least 8)"
+                "expected at least 2: prepare more text, or use a shorter `sequence_length` (at least 8)"
             )
         self.left_out = len(lengths) - len(fitting), int(lengths.sum() - lengths[fitting].sum())
         self.begins = split.documents[fitting].astype(np.int64)
@@ -60,7 +61,13 @@ class SentencePairs:
         return int(self.windows[-1])
 
     def pair(self, seed: int, epoch: int, index: int) -> Pair:
-        """The input at `index` in [0, len), paired and cut anew in every epoch."""
+        """One input; it is paired and cut anew in every epoch.
+
+        Args:
+            seed: of the cut and the pairing.
+            epoch: the epoch, from 0.
+            index: the window that A opens, in [0, len).
+        """
         rng = generator(Purpose.PAIR, seed, epoch, index)
         document = int(np.searchsorted(self.windows, index, side="right"))
         window = index - (int(self.windows[document - 1]) if document else 0)

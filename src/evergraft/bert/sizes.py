@@ -24,7 +24,7 @@ class Size:
     learning_rate: float | None = None
 
 
-FAMILY = {
+BERT_SIZES = {
     "tiny": Size(2, 128, 2, 0.0),
     "mini": Size(4, 256, 4, 0.0, 8e-4),
     "small": Size(4, 512, 8, 0.0, 4e-4),
@@ -42,10 +42,23 @@ class EncoderShape(Protocol):
     intermediate_size: int
 
 
-def encoder_linears(config: EncoderShape) -> list[tuple[int, int]]:
-    """(out, in) of the fully connected layers of one encoder layer: query, key, value, output, up, down."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-    return [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]
+_LINEARS = {
+    "attention.self.query": ("hidden_size", "hidden_size"),
+    "attention.self.key": ("hidden_size", "hidden_size"),
+    "attention.self.value": ("hidden_size", "hidden_size"),
+    "attention.output.dense": ("hidden_size", "hidden_size"),
+    "intermediate.dense": ("intermediate_size", "hidden_size"),
+    "output.dense": ("hidden_size", "intermediate_size"),
+}
+
+
+def encoder_linears(config: EncoderShape) -> dict[str, tuple[int, int]]:
+    """(out, in) of the fully connected layers of an encoder, by the names that they have in a `BertForPreTraining`."""
+    return {
+        f"bert.encoder.layer.{number}.{name}": (getattr(config, out), getattr(config, into))
+        for number in range(config.num_hidden_layers)
+        for name, (out, into) in _LINEARS.items()
+    }
 
 
 def default_learning_rate(config: EncoderShape, density: float) -> float:
@@ -64,8 +77,8 @@ def learning_rate_factor(density: float) -> float:
 
 
 def _dense_rate(config: EncoderShape) -> float:
-    for size in FAMILY.values():
+    for size in BERT_SIZES.values():
         if size.learning_rate and (size.layers, size.hidden) == (config.num_hidden_layers, config.hidden_size):
             return size.learning_rate
-    weights = config.num_hidden_layers * sum(out * into for out, into in encoder_linears(config))
+    weights = sum(out * into for out, into in encoder_linears(config).values())
     return math.exp(-0.44 * math.log(weights) - 0.47)

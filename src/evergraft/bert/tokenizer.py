@@ -1,4 +1,4 @@
-"""A tokenizer saved so that every transformers loads it, and cuts text where the model's positions end."""
+"""Saving a tokenizer so that transformers 4 and 5 load it, and it cuts text where the model's positions end."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, longest: int) -> None:
-    """Write a tokenizer of transformers beside a model.
+    """Write a tokenizer beside a model.
 
     Args:
-        longest: tokens that the model has positions for; `truncation=True` cuts there.
+        tokenizer: one of transformers' tokenizers.
+        folder: the model's folder.
+        longest: how many tokens the model has positions for; `truncation=True` cuts there.
     """
     tokenizer.model_max_length = longest
     tokenizer.save_pretrained(folder)

@@ -1,7 +1,8 @@
 """Text to a prepared corpus: tokenised once, split by document, mapped into memory."""
 
+from evergraft.corpus.cache import is_prepared, prepared
 from evergraft.corpus.corpus import Corpus, SpecialIds, Split
-from evergraft.corpus.preparation import prepare, prepared
+from evergraft.corpus.preparation import prepare
 from evergraft.corpus.sources import documents
 
-__all__ = ["Corpus", "SpecialIds", "Split", "documents", "prepare", "prepared"]
+__all__ = ["Corpus", "SpecialIds", "Split", "documents", "is_prepared", "prepare", "prepared"]

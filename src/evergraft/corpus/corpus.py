@@ -1,13 +1,15 @@
-"""A prepared corpus: its folder and its reader.
+"""A prepared corpus: its folder, and its reader.
 
-The folder holds `manifest.json`, `tokenizer.json`, and for each of `train` and `validation`: `tokens.bin` (uint16 where
-the vocabulary fits, else uint32), `documents.bin` and `sentences.bin` (uint64: where each starts in the tokens, and the
-end). All numbers are little-endian.
+The folder holds `manifest.json`, `tokenizer.json`, and a folder for each split, `train` and `validation`, with three
+files of little-endian numbers:
+
+- `tokens.bin`: the token ids, uint16 where the vocabulary fits, else uint32;
+- `documents.bin`: uint64, the position in the tokens at which each document starts, and the number of tokens;
+- `sentences.bin`: uint64, the position in the tokens at which each sentence starts, and the number of tokens.
 """
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from evergraft.errors import EvergraftError
-from evergraft.files.folders import MANIFEST, verify_manifest
+from evergraft.files.folders import verify_manifest
 
 FORMAT = 1
 TOKENIZER = "tokenizer.json"
@@ -34,16 +36,16 @@ class SpecialIds(NamedTuple):
     mask: int
 
 
-SPECIAL_TOKENS = SpecialIds._fields  # as `[PAD]` ... below
+SPECIAL_TOKENS = SpecialIds._fields  # in a vocabulary they are written [PAD], [UNK], ...
 
 
 class Split(NamedTuple):
-    """One split, mapped into memory.
+    """One split of a corpus, mapped into memory.
 
     Attributes:
         tokens: uint16 or uint32 [tokens].
-        documents: uint64 [documents + 1], where each document starts, and the end.
-        sentences: uint64 [sentences + 1], where each sentence starts, and the end.
+        documents: uint64 [documents + 1], where in `tokens` each document starts, and where the last one ends.
+        sentences: uint64 [sentences + 1], where in `tokens` each sentence starts, and where the last one ends.
     """
 
     tokens: np.ndarray
@@ -56,9 +58,14 @@ class Corpus:
 
     Attributes:
         path: its folder.
-        manifest: the facts of manifest.json.
-        tokenizer: what made its tokens.
-        train, validation: its splits, disjoint by document.
+        manifest: what its manifest.json holds: the settings it was prepared with, and counts.
+        tokenizer: the tokenizer that made its tokens.
+        train: the split to train on.
+        validation: the split to validate on; no document is in both.
+
+    Example:
+        >>> corpus = Corpus.open("corpora/docstrings")
+        >>> corpus.tokenizer.decode(corpus.train.tokens[:8].tolist())
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], tokenizer: Tokenizer, splits: list[Split]) -> None:
@@ -69,7 +76,10 @@ class Corpus:
 
     @classmethod
     def open(cls, path: str | Path) -> Corpus:
-        """Map a prepared corpus into memory, every byte verified.
+        """Verify every byte of a prepared corpus, and map it into memory.
+
+        Args:
+            path: the corpus's folder.
 
         Raises:
             EvergraftError: the folder is missing, torn, changed, or of another format.
@@ -102,22 +112,22 @@ class Corpus:
 
     @property
     def unigram_entropy(self) -> float:
-        """The entropy of the training tokens' distribution, nats: what guessing without context comes to."""
+        """The entropy of the distribution of training tokens, in nats: the loss of guessing without context."""
         return float(self.manifest["unigram_entropy"])
 
     @cached_property
     def special_ids(self) -> SpecialIds:
-        """The ids of the special tokens."""
+        """The token ids of the special tokens."""
         return special_ids(self.tokenizer)
 
     @cached_property
     def continuation(self) -> np.ndarray:
-        """For each token id, bool [vocabulary]: does the piece continue a word, as `##ing` does?"""
+        """Whether each token id's piece continues a word, as `##ing` does: bool [vocabulary]."""
         pieces = [self.tokenizer.id_to_token(index) or "" for index in range(self.vocabulary_size)]
         return np.array([piece.startswith("##") for piece in pieces])
 
     def transformers_tokenizer(self) -> Any:
-        """The tokenizer as transformers has it; its `save_pretrained` writes what AutoTokenizer loads."""
+        """The tokenizer as a `PreTrainedTokenizerFast`, whose `save_pretrained` writes what AutoTokenizer loads."""
         from transformers import PreTrainedTokenizerFast
 
         names = {f"{name}_token": f"[{name.upper()}]" for name in SPECIAL_TOKENS}
@@ -125,16 +135,16 @@ class Corpus:
         return PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, model_input_names=inputs, **names)  # type: ignore[no-untyped-call]
 
     def summary(self) -> dict[str, Any]:
-        """What `evergraft corpus prepare` reports."""
+        """The facts that `evergraft corpus prepare` prints: folder, sources, sizes and counts."""
         facts = ("sources", "vocabulary_size", "sequence_length", "unigram_entropy", "splits")
         return {"corpus": str(self.path)} | {name: self.manifest[name] for name in facts}
 
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
-    """The ids of the special tokens.
+    """The token ids of the special tokens in a tokenizer's vocabulary.
 
     Raises:
-        EvergraftError: one is not in the vocabulary.
+        EvergraftError: the vocabulary lacks one.
     """
     ids = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in SPECIAL_TOKENS}
     missing = [f"[{name.upper()}]" for name, index in ids.items() if index is None]
@@ -145,16 +155,10 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     return SpecialIds(**{name: index for name, index in ids.items() if index is not None})
 
 
-def entropy(counts: np.ndarray) -> float:
-    """The entropy of a distribution given as counts, nats."""
-    shares = counts[counts > 0] / counts.sum()
-    return -math.fsum(shares * np.log(shares))
-
-
 def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     if path.stat().st_size == 0:
         return np.empty(0, dtype)
-    return np.asarray(np.memmap(path, dtype, "r"))  # a plain array: slicing a memmap takes ten times as long
+    return np.asarray(np.memmap(path, dtype, "r"))  # as a plain array, for slicing a memmap takes ten times as long
 
 
 def _offsets(path: Path, tokens: int) -> np.ndarray:
@@ -162,6 +166,3 @@ def _offsets(path: Path, tokens: int) -> np.ndarray:
     if len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != tokens:
         raise EvergraftError(f"{path} is damaged: its offsets must run from 0 to {tokens}, the number of tokens")
     return offsets
-
-
-__all__ = ["MANIFEST", "Corpus", "SpecialIds", "Split", "entropy", "special_ids"]

@@ -1,4 +1,7 @@
-"""`builtin:docstrings`: English prose from the docstrings of the Python packages on this machine; nothing imported."""
+"""`builtin:docstrings`: English prose from the docstrings of the Python packages on this machine.
+
+The packages are parsed and never imported.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-SHORTEST_PARAGRAPH = 8  # words; shorter ones are rarely sentences
+SHORTEST_PARAGRAPH = 8  # words; shorter paragraphs are rarely sentences
 _WORD = re.compile(r"[A-Za-z][a-z]+")
 _CODE = re.compile(r"^\s*(>>>|\.\.\. |\.\. |:\w+|@|#|\||\+[-=]|[-=~^*]{3,}|```)|https?://|[{}<>\\]|\w\(|==|::")
 
 
 def module_docstrings() -> Iterator[str]:
-    """One document a module, modules in the order of their paths; a paragraph seen before is left out."""
+    """One document for each module, in the order of the modules' paths; a paragraph that came before is left out."""
     seen: set[bytes] = set()
     paths = [path for root in _roots() for path in _modules(root)]
     with ProcessPoolExecutor(max_workers=os.process_cpu_count() if hasattr(os, "process_cpu_count") else None) as pool:
@@ -31,7 +34,7 @@ def module_docstrings() -> Iterator[str]:
 
 
 def docstrings_identity() -> str:
-    """A hash of the names and sizes of all modules: changes when packages come, go or change."""
+    """A hash of the names and sizes of all modules, which changes when packages are added, removed or updated."""
     digest = hashlib.sha256()
     for root in _roots():
         for path in _modules(root):
@@ -40,7 +43,7 @@ def docstrings_identity() -> str:
 
 
 def _roots() -> list[Path]:
-    """The standard library and the installed packages, site-packages inside the library counted once."""
+    """The folders of the standard library and of the installed packages."""
     paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     if site.ENABLE_USER_SITE and site.getusersitepackages():
         paths.append(site.getusersitepackages())
@@ -57,7 +60,7 @@ def _modules(root: Path) -> list[Path]:
 
 
 def _prose(path: Path) -> list[str]:
-    """The prose paragraphs of all docstrings of a module, in order; none if it does not parse."""
+    """The paragraphs of prose in all docstrings of a module, in order; none if the module cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

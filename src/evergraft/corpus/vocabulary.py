@@ -11,19 +11,20 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from evergraft.corpus.corpus import SPECIAL_TOKENS, TOKENIZER, special_ids
 from evergraft.errors import EvergraftError
 
-LEARNT_FROM = 256 << 20  # characters at most, so that learning is bounded in time and memory
+LEARNT_FROM = 256 << 20  # characters from which a vocabulary is learnt at most, to bound time and memory
 _SPECIAL = [f"[{name.upper()}]" for name in SPECIAL_TOKENS]
 
 
 def learn_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> Tokenizer:
-    """Learn a lower-cased WordPiece vocabulary, the special tokens as ids 0 to 4, from the first 256 Mi characters.
+    """Learn a lower-cased WordPiece vocabulary from the first LEARNT_FROM characters of text.
 
-    Equal text gives an equal vocabulary: `tokenizers` numbers the pieces `##x` in the order of a hash table, and breaks
-    ties by number, so the single characters are numbered here, and for it they pass as special tokens.
+    The special tokens have the ids 0 to 4. Equal text gives an equal vocabulary. For this the single characters are
+    numbered here, and passed to `tokenizers` as if they were special tokens; it would number the pieces `##x` in the
+    order of a hash table, and it breaks ties by number.
 
     Args:
-        texts: gives the documents anew at every call.
-        size: of the vocabulary.
+        texts: returns the documents from the first to the last, at every call.
+        size: number of pieces in the vocabulary.
 
     Raises:
         EvergraftError: the text holds no words, or too many characters for a vocabulary of that size.
@@ -35,7 +36,7 @@ def learn_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> Tokenizer
         raise EvergraftError("the text holds no words to learn a vocabulary from")
     if len(fixed) >= size:
         raise EvergraftError(
-            f"--vocabulary-size {size} is too small for the {len(alphabet)} characters of the text; "
+            f"`vocabulary_size` {size} is too small for the {len(alphabet)} characters of the text; "
             f"expected more than {len(fixed)}"
         )
     trainer = trainers.WordPieceTrainer(
@@ -52,7 +53,7 @@ def learn_vocabulary(texts: Callable[[], Iterable[str]], size: int) -> Tokenizer
 
 
 def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """The characters that are more than a millionth of the text, at most a thousand; most frequent first."""
+    """The characters that make up more than a millionth of the text, most frequent first; at most a thousand."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(tokenizer.normalizer.normalize_str(text))
@@ -62,7 +63,10 @@ def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
 
 
 def load_vocabulary(path: Path) -> Tokenizer:
-    """A given tokenizer: a tokenizer.json, a folder that holds one, or a vocab.txt of one piece a line.
+    """Load a tokenizer from a file.
+
+    Args:
+        path: a tokenizer.json, a folder that holds one, or a vocab.txt with one piece on each line.
 
     Raises:
         EvergraftError: it is missing, unreadable, lacks a special token, or does not number its pieces one by one.
@@ -116,7 +120,7 @@ def _bert_tokenizer(model: models.WordPiece) -> Tokenizer:
 
 
 def _with_pairs(tokenizer: Tokenizer) -> Tokenizer:
-    """Let the tokenizer wrap text as [CLS] A [SEP] B [SEP], for those who use it outside training."""
+    """Let the tokenizer wrap text as [CLS] A [SEP] B [SEP], for use outside of training."""
     ids = special_ids(tokenizer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

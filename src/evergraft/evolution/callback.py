@@ -12,14 +12,13 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from evergraft.errors import EvergraftError
-from evergraft.evolution import LayerUpdate, TopologyUpdater, apply_group_lasso
-from evergraft.evolution.prune import PruneBy
-from evergraft.evolution.schedule import Decay
+from evergraft.evolution.config import EvolutionConfig
+from evergraft.evolution.group_lasso import apply_group_lasso
+from evergraft.evolution.log import ALL, LOG_FILE
+from evergraft.evolution.updater import LayerUpdate, TopologyUpdater
 from evergraft.files.jsonlines import JsonLines
 
 STATE_FILE = "topology.safetensors"
-LOG_FILE = "topology.jsonl"
-ALL = "all"  # the layer of the line that sums up an update
 
 
 class TopologyCallback(TrainerCallback):
@@ -33,34 +32,28 @@ class TopologyCallback(TrainerCallback):
     `TrainingArguments(resume_from_checkpoint=...)` says.
 
     Args:
-        updates, prune_ratio, decay, prune_by: as for `TopologyUpdater`; `updates=0` is static sparsity.
-        group_lasso: strength of the decoupled Group Lasso, lambda_group; 0 is none.
-        seed: of growth; by default the Trainer's.
+        config: how the topologies evolve.
         progress: how much of training is done, in [0, 1], from the Trainer's state; by default steps over `max_steps`.
+        settings: the fields of `EvolutionConfig` by keyword, where no record is given, such as `updates=80`;
+            `updates=0` is static sparsity.
 
     Raises:
-        EvergraftError: when training begins, as `TopologyUpdater`.
+        EvergraftError: a setting out of range; or, when training begins, as `TopologyUpdater`.
+
+    Example:
+        >>> trainer = Trainer(model=model, ..., callbacks=[evergraft.TopologyCallback(updates=80, prune_ratio=0.5)])
     """
 
     updater: TopologyUpdater
 
     def __init__(
         self,
-        updates: int = 80,
-        prune_ratio: float = 0.5,
-        decay: Decay = "cosine",
-        prune_by: PruneBy = "l1",
+        config: EvolutionConfig | None = None,
         *,
-        group_lasso: float = 0.0,
-        seed: int | None = None,
         progress: Callable[[TrainerState], float] | None = None,
+        **settings: Any,
     ) -> None:
-        self.updates = updates
-        self.prune_ratio = prune_ratio
-        self.decay: Decay = decay
-        self.prune_by: PruneBy = prune_by
-        self.group_lasso = group_lasso
-        self.seed = seed
+        self.config = EvolutionConfig.of(config, **settings)
         self.progress = progress
 
     def on_train_begin(  # type: ignore[override]
@@ -78,11 +71,7 @@ class TopologyCallback(TrainerCallback):
             model,
             getattr(optimizer, "optimizer", optimizer),  # accelerate wraps the optimiser
             state.max_steps if self.progress is None else None,
-            updates=self.updates,
-            prune_ratio=self.prune_ratio,
-            decay=self.decay,
-            prune_by=self.prune_by,
-            seed=args.seed if self.seed is None else self.seed,
+            self.config if self.config.seed is not None else self.config.model_copy(update={"seed": args.seed}),
         )
         self.log = JsonLines(_output(args) / LOG_FILE) if state.is_world_process_zero else None
         if state.global_step:
@@ -100,11 +89,11 @@ class TopologyCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Apply Group Lasso with the learning rate of the step just taken."""
-        if self.group_lasso:
+        if self.config.group_lasso:
             for group in optimizer.param_groups:
                 mine = {id(parameter) for parameter in group["params"]}
                 layers = [layer for layer in self.updater.layers.values() if id(layer.values) in mine]
-                apply_group_lasso(layers, group["lr"], self.group_lasso)
+                apply_group_lasso(layers, group["lr"], self.config.group_lasso)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Update the topology if an update has fallen due."""
@@ -145,23 +134,24 @@ class TopologyCallback(TrainerCallback):
             "update": self.updater.updates_done,
             "layer": update.layer,
             "pruned": update.pruned,
-            "grown": update.pruned,
+            "grown": update.grown,
             "explored": update.explored,
             "removed_new_ratio": update.removed_new_ratio,
         }
 
     def _overall(self, state: TrainerState, report: list[LayerUpdate]) -> dict[str, Any]:
-        pruned, grown, removed = (
-            sum(getattr(update, name) for update in report) for name in ("pruned", "previous_grown", "removed_new")
+        pruned, grown, previous, removed = (
+            sum(getattr(update, name) for update in report)
+            for name in ("pruned", "grown", "previous_grown", "removed_new")
         )
         return {
             "step": state.global_step,
             "update": self.updater.updates_done,
             "layer": ALL,
             "pruned": pruned,
-            "grown": pruned,
+            "grown": grown,
             "explored": self.updater.explored,
-            "removed_new_ratio": removed / grown if grown else None,
+            "removed_new_ratio": removed / previous if previous else None,
         }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import torch
 
-from evergraft.sparse.layer import INITIAL_STD, SparseLinear
+from evergraft.sparse.config import INITIAL_STD
+from evergraft.sparse.layer import SparseLinear
 
 
 @torch.no_grad()

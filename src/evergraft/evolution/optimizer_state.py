@@ -34,17 +34,23 @@ def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Para
 def carry(optimizer: torch.optim.Optimizer, values: nn.Parameter, sources: Tensor) -> None:
     """Move `values` and every per-element state of it to their new slots; new slots start at zero.
 
-    Step counters stay as they are. A gradient that is still there belongs to the old topology and is zeroed.
+    Step counters stay as they are. A gradient that is still there belongs to the old topology and is dropped. Where
+    the number of blocks changes, `values` stays the same parameter with other contents, so that the optimiser goes on
+    training it.
 
     Args:
-        sources: int64 [active], the old slot of each new one, -1 where the block is new.
+        values: [active before, R, C].
+        sources: int64 [active after], the old slot of each new one, -1 where the block is new.
     """
-    per_element = [s for s in optimizer.state.get(values, {}).values() if isinstance(s, Tensor)]
-    for tensor in [values, *per_element]:
-        if tensor.shape == values.shape:
-            _move(tensor, sources)
+    state = optimizer.state.get(values, {})
+    per_element = [key for key, kept in state.items() if isinstance(kept, Tensor) and kept.shape == values.shape]
+    for key in per_element:
+        state[key] = _moved(state[key], sources)
+    moved = _moved(values, sources)
+    if moved is not values:
+        values.data = moved
     if values.grad is not None:
-        values.grad.zero_()
+        values.grad = values.grad.zero_() if values.grad.shape == values.shape else None
 
 
 def _is_carriable(state: object, values: nn.Parameter) -> bool:
@@ -53,7 +59,8 @@ def _is_carriable(state: object, values: nn.Parameter) -> bool:
     return state is None or isinstance(state, int | float)
 
 
-def _move(tensor: Tensor, sources: Tensor) -> None:
+def _moved(tensor: Tensor, sources: Tensor) -> Tensor:
+    """The tensor with its slots in their new order: in its own memory, unless their number changes."""
     moved = tensor.index_select(0, sources.clamp(min=0))
     moved[sources < 0] = 0
-    tensor.copy_(moved)
+    return tensor.copy_(moved) if moved.shape == tensor.shape else moved

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evergraft.errors import EvergraftError
+from evergraft.evolution.config import EvolutionConfig
+from evergraft.evolution.context import UpdateContext
 from evergraft.evolution.exploration import Exploration
-from evergraft.evolution.grow import grow
+from evergraft.evolution.gradients import GradientRecorder
+from evergraft.evolution.growth import GROWTH_RULES
 from evergraft.evolution.optimizer_state import carry, check_carriable
-from evergraft.evolution.prune import PruneBy, check_prune_by, prune
-from evergraft.evolution.schedule import Decay, UpdateSchedule
+from evergraft.evolution.pruning import PRUNING_RULES
+from evergraft.evolution.schedule import UpdateSchedule
 from evergraft.sparse.conversion import random_generator, sparse_layers
 from evergraft.sparse.layer import SparseLinear
 
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """What one update did to one tensor.
+    """What one update did to one layer.
 
     Attributes:
         layer: its name.
-        pruned: blocks exchanged.
-        explored: share of its blocks ever active, after the update.
-        previous_grown, removed_new: blocks the update before had grown, and how many of them this one pruned.
+        pruned, grown: blocks that went and blocks that came.
+        explored: share of its block positions that were ever active, after the update.
+        previous_grown: blocks that the update before this one had grown.
+        removed_new: how many of those this update pruned.
     """
 
     layer: str
     pruned: int
+    grown: int
     explored: float
     previous_grown: int
     removed_new: int
@@ -44,11 +50,12 @@ class LayerUpdate:
 
 
 class TopologyUpdater:
-    """Evolves the sparse layers of a model (METHOD: arXiv 2108.06277, section 2).
+    """Evolves the sparse layers of a model (docs/method.md, section 2).
 
-    Call `step()` once after every `optimizer.step()`. What an update does is a pure function of the weights, `seed`,
-    the update's number and the layer's name; so ranks agree without talking, and a restart repeats it. A layer whose
-    values are frozen (`requires_grad` is off) keeps its topology.
+    Call `step()` once after every `optimizer.step()`. What an update does is a pure function of the weights (and, for
+    growth rules that look at them, of the gradients), the seed, the update's number and the layer's name; so ranks
+    agree without talking, and a restart repeats it. A layer whose values are frozen (`requires_grad` is off) keeps its
+    topology.
 
     An update changes which weight a slot of `values` holds. So averages over time (EMA, SWA, of checkpoints) are to
     be taken of dense weights, `SparseLinear.weight`, not of `values`.
@@ -57,13 +64,22 @@ class TopologyUpdater:
         model: holds at least one SparseLinear.
         optimizer: the one that trains it, made after `sparsify`; its per-element state is carried along.
         total_steps: T, over which the schedule runs; None if `step` will be given the progress.
-        updates, prune_ratio, decay: see `UpdateSchedule`.
-        prune_by: `l1`, `l2`, `linf` or `random`.
-        seed: of growth (and of random pruning).
+        config: how the topologies evolve.
+        settings: the fields of `EvolutionConfig` by keyword, where no record is given: `updates`, `prune_ratio`,
+            `decay`, `prune_by`, `grow_by`, `update_until`, `seed`. (Group Lasso is applied by `TopologyCallback`, or
+            with `evergraft.evolution.group_lasso.apply_group_lasso`.)
 
     Raises:
         EvergraftError: no sparse layer, one that is trained but not by this optimiser, a setting out of range, or less
             than two steps an update.
+
+    Example:
+        >>> updater = evergraft.TopologyUpdater(model, optimizer, total_steps=1000, updates=80)
+        >>> for batch in batches:
+        ...     model(**batch).loss.backward()
+        ...     optimizer.step()
+        ...     updater.step()
+        ...     optimizer.zero_grad()
     """
 
     def __init__(
@@ -71,25 +87,23 @@ class TopologyUpdater:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         total_steps: int | None = None,
-        *,
-        updates: int = 80,
-        prune_ratio: float = 0.5,
-        decay: Decay = "cosine",
-        prune_by: PruneBy = "l1",
-        seed: int = 0,
+        config: EvolutionConfig | None = None,
+        **settings: Any,
     ) -> None:
+        self.config = EvolutionConfig.of(config, **settings)
         self.layers: dict[str, SparseLinear] = sparse_layers(model)
         self.optimizer = optimizer
         self.total_steps = total_steps
-        self.schedule = UpdateSchedule(updates, prune_ratio, decay)
-        self.prune_by = check_prune_by(prune_by)
-        self.seed = seed
+        self.schedule = UpdateSchedule(self.config)
+        self.seed = self.config.seed or 0
         self.steps_done = 0
         self.updates_done = 0
         self.exploration = {name: Exploration(layer.topology) for name, layer in self.layers.items()}
-        if total_steps is not None and updates > total_steps // 2:
+        self._prune, self._grow = PRUNING_RULES.get(self.config.prune_by), GROWTH_RULES.get(self.config.grow_by)
+        self._recorder = GradientRecorder(self.layers.values()) if _uses_gradients(self._grow) else None
+        if total_steps is not None and self.config.updates > total_steps // 2:
             raise EvergraftError(
-                f"{updates} updates in {total_steps} steps leave less than two steps to each; "
+                f"{self.config.updates} updates in {total_steps} steps leave less than two steps to each; "
                 f"expected at most {total_steps // 2}"
             )
         self._trained()  # so that an optimiser which does not train them is refused before training
@@ -101,7 +115,7 @@ class TopologyUpdater:
             progress: how much of training is done, in [0, 1]; by default steps over `total_steps`.
 
         Returns:
-            One entry a layer if there was an update, else nothing.
+            One entry for each layer if there was an update, else nothing.
         """
         self.steps_done += 1
         if progress is None:
@@ -109,6 +123,9 @@ class TopologyUpdater:
                 raise EvergraftError("give TopologyUpdater total_steps, or give step() the progress of training")
             progress = self.steps_done / self.total_steps
         if self.schedule.due(progress) <= self.updates_done:
+            return []
+        if self._recorder and not self._recorder.is_on:
+            self._recorder.start()
             return []
         return self.update(self.schedule.ratio(min(progress, 1.0)))
 
@@ -119,10 +136,14 @@ class TopologyUpdater:
         At most as many blocks are exchanged as there are inactive positions.
 
         Raises:
-            EvergraftError: the optimiser's state cannot be carried; nothing is changed then.
+            EvergraftError: the optimiser's state cannot be carried, or the rules cannot choose; no layer has been
+                changed then.
         """
-        report = [self._update_layer(name, layer, ratio) for name, layer in self._trained().items()]
+        choices = {name: self._choose(name, layer, ratio) for name, layer in self._trained().items()}
+        report = [self._exchange(name, *choice) for name, choice in choices.items()]
         self.updates_done += 1
+        if self._recorder:
+            self._recorder.stop()
         return report
 
     def _trained(self) -> dict[str, SparseLinear]:
@@ -132,17 +153,31 @@ class TopologyUpdater:
             check_carriable(self.optimizer, name, layer.values)
         return trained
 
-    def _update_layer(self, name: str, layer: SparseLinear, ratio: float) -> LayerUpdate:
+    def _choose(self, name: str, layer: SparseLinear, ratio: float) -> tuple[Tensor, Tensor]:
+        """The slots to prune and the positions to grow, by the rules; nothing is changed yet."""
         topology = layer.topology
         rng = random_generator(self.seed, name, self.updates_done + 1)
         count = min(round(ratio * topology.active), topology.blocks - topology.active)
-        slots = prune(layer.values, count, self.prune_by, rng)
-        pruned, grown = topology.positions[slots], grow(topology, count, rng)
-        replaced, sources = topology.replace(slots, grown)
+        context = UpdateContext(name, topology, layer.values, count, rng)
+        slots = self._prune(context)
+        gradient = partial(self._recorder.gradient, layer) if self._recorder and count else None
+        grown = self._grow(replace(context, pruned=topology.positions[slots], gradient=gradient))
+        if len(grown) != count and not getattr(self._grow, "changes_count", False):
+            raise EvergraftError(
+                f"growth rule {self.config.grow_by!r} chose {len(grown)} positions for layer {name}, expected {count}; "
+                "a rule that is to change the number of blocks says so with changes_count = True"
+            )
+        return slots, grown
+
+    def _exchange(self, name: str, slots: Tensor, grown: Tensor) -> LayerUpdate:
+        layer = self.layers[name]
+        pruned = layer.topology.positions[slots]
+        replaced, sources = layer.topology.replace(slots, grown)
         carry(self.optimizer, layer.values, sources)
         layer.set_topology(replaced)
         previous_grown, removed_new = self.exploration[name].record(pruned, grown)
-        return LayerUpdate(name, count, self.exploration[name].explored, previous_grown, removed_new)
+        explored = self.exploration[name].explored
+        return LayerUpdate(name, len(pruned), len(grown), explored, previous_grown, removed_new)
 
     @property
     def explored(self) -> float:
@@ -168,6 +203,8 @@ class TopologyUpdater:
             state[f"{name}.seen"] = torch.from_numpy(history.seen.copy())
             state[f"{name}.newest"] = torch.from_numpy(history.newest.copy())
             state[f"{name}.churn"] = torch.tensor([history.grown, history.removed_new])
+        if self._recorder:
+            state["records_gradients"] = torch.tensor(self._recorder.is_on)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -194,6 +231,8 @@ class TopologyUpdater:
             history.seen = state[f"{name}.seen"].numpy().copy()
             history.newest = state[f"{name}.newest"].numpy().copy()
             history.grown, history.removed_new = state[f"{name}.churn"].tolist()
+        if self._recorder and bool(state["records_gradients"]):
+            self._recorder.start()
 
     def _fingerprint(self) -> Tensor:
         """Uint8 [32]: a hash of which blocks are active."""
@@ -202,3 +241,7 @@ class TopologyUpdater:
             digest.update(layer.row_offsets.cpu().numpy().tobytes())
             digest.update(layer.columns.cpu().numpy().tobytes())
         return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+
+
+def _uses_gradients(rule: object) -> bool:
+    return bool(getattr(rule, "uses_gradients", False))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evergraft.corpus.sources import COMPRESSED, text_lines
+from evergraft.corpus.formats import COMPRESSED, text_lines
 from evergraft.errors import EvergraftError
 from evergraft.finetuning.tasks import TASKS, Task
 
@@ -23,8 +23,9 @@ class Examples(NamedTuple):
     """Labelled sentences, or pairs.
 
     Attributes:
-        first, second: the sentences; `second` is None where there is one an example.
-        labels: class ids or scores, one an example.
+        first: the sentence of each example, or the first of its pair.
+        second: the other sentence of each pair; None where examples are single sentences.
+        labels: the class id or the score of each example.
     """
 
     first: list[str]
@@ -32,11 +33,11 @@ class Examples(NamedTuple):
     labels: list[int] | list[float]
 
 
-def load_task(name: str, data: Path | None = None, validation: Path | None = None) -> tuple[Task, Examples, Examples]:
+def load_task(task: str, data: Path | None = None, validation: Path | None = None) -> tuple[Task, Examples, Examples]:
     """A task with its training and validation examples.
 
     Args:
-        name: one of TASKS, or the path of a table with a header line: `sentence` or `sentence1` and `sentence2`, and
+        task: one of TASKS, or the path of a table with a header line: `sentence` or `sentence1` and `sentence2`, and
             `label`. Labels that are all numbers, one of them not whole, are scores; others are classes.
         data: of a named task: the folder with train.tsv and dev.tsv, or with a folder of the task's name that has them
             (.gz, .xz and .zst too).
@@ -45,20 +46,32 @@ def load_task(name: str, data: Path | None = None, validation: Path | None = Non
     Raises:
         EvergraftError: an unknown task, a missing file or folder or column, a ragged line, an unknown label, or a table
             with too few examples.
+
+    Example:
+        >>> task, train, dev = load_task("rte", Path("glue"))
+        >>> task.labels
+        ('entailment', 'not_entailment')
     """
-    if name in TASKS:
-        if data is None:
-            raise EvergraftError(f"--task {name} needs --data, the folder that holds train.tsv and dev.tsv")
-        if validation is not None:
-            raise EvergraftError(f"--task {name} is validated on its dev.tsv; --validation is for a table of your own")
-        task = TASKS[name]
-        train, dev = (_read(_find(data, name, part), task.header) for part in ("train", "dev"))
-        return task, _examples(task, *train), _examples(task, *dev)
-    path = Path(name)
-    if not name.endswith(SUFFIXES):
-        raise EvergraftError(f"--task must be {', '.join(TASKS)}, or a table such as FILE.tsv; got {name}")
+    if task in TASKS:
+        return _named(task, data, validation)
+    if not task.endswith(SUFFIXES):
+        raise EvergraftError(f"`task` must be {', '.join(TASKS)}, or a table such as FILE.tsv; got {task}")
     if data is not None:
-        raise EvergraftError("--data is for a named task; give the table itself as --task, another as --validation")
+        raise EvergraftError("`data` is for a named task; give the table itself as `task`, another as `validation`")
+    return _own(Path(task), validation)
+
+
+def _named(name: str, data: Path | None, validation: Path | None) -> tuple[Task, Examples, Examples]:
+    if data is None:
+        raise EvergraftError(f"`task` {name} needs `data`, the folder that holds train.tsv and dev.tsv")
+    if validation is not None:
+        raise EvergraftError(f"`task` {name} is validated on its dev.tsv; `validation` is for a table of your own")
+    task = TASKS[name]
+    train, dev = (_read(_find(data, name, part), task.header) for part in ("train", "dev"))
+    return task, _examples(task, *train), _examples(task, *dev)
+
+
+def _own(path: Path, validation: Path | None) -> tuple[Task, Examples, Examples]:
     source, rows = _read(path)
     task = _own_task(source, rows)
     if validation is not None:
@@ -68,7 +81,7 @@ def load_task(name: str, data: Path | None = None, validation: Path | None = Non
 
 
 def examples_identity(*parts: Examples) -> str:
-    """A hash to know the examples of a fine-tuning by."""
+    """A hash of examples, by which fine-tunings on the same ones are known."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -77,11 +90,16 @@ def _find(data: Path, name: str, part: str) -> Path:
         for suffix in SUFFIXES:
             if (folder / f"{part}{suffix}").is_file():
                 return folder / f"{part}{suffix}"
-    raise EvergraftError(f"--data {data} holds neither {part}.tsv nor {name}/{part}.tsv (nor these with .gz .xz .zst)")
+    raise EvergraftError(f"`data` {data} holds neither {part}.tsv nor {name}/{part}.tsv (nor these with .gz .xz .zst)")
 
 
 def _read(path: Path, header: Sequence[str] | None = None) -> tuple[Path, list[Row]]:
-    """The rows of a table; no field is quoted."""
+    """A table's path and its rows; its fields are never quoted.
+
+    Args:
+        path: of the table.
+        header: the names of its columns; by default its first line has them.
+    """
     if not path.is_file():
         raise EvergraftError(f"{path} does not exist; expected a tab-separated table")
     rows: list[Row] = []
@@ -134,7 +152,7 @@ def _are_scores(labels: Sequence[str]) -> bool:
 def _split(path: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     if len(rows) < 2 * HELD_OUT:
         raise EvergraftError(
-            f"{path} holds {len(rows)} examples, too few to hold any out; give another table as --validation"
+            f"{path} holds {len(rows)} examples, too few to hold any out; give another table as `validation`"
         )
     order = np.random.default_rng(0).permutation(len(rows))
     held_out = set(order[: len(rows) // HELD_OUT].tolist())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from evergraft.bert.model import SparseBertConfig, SparsePreTrainedModel, sparsify_as_configured
+from evergraft.bert.config import SparseBertConfig
+from evergraft.bert.model import SparsePreTrainedModel, sparsify_as_configured
 from evergraft.finetuning.tasks import Task
 from evergraft.runs.folder import Run
 from evergraft.sparse.conversion import densify
@@ -14,7 +17,7 @@ class SparseBertForSequenceClassification(SparsePreTrainedModel, BertForSequence
     """`BertForSequenceClassification` whose encoder is sparse, if its configuration says so."""
 
     def __init__(self, config: SparseBertConfig) -> None:
-        super().__init__(config)
+        super().__init__(copy(config))  # the caller's stays as it is
         sparsify_as_configured(self, config)
 
 
@@ -35,7 +38,7 @@ def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSeq
         label2id={name: index for index, name in names.items()},
         problem_type="single_label_classification" if task.labels else "regression",
     )
-    if dense and model.config.density < 1:
+    if dense and model.config.sparsity is not None:
         densify(model)
     return model
 

@@ -18,10 +18,11 @@ class Task:
 
     Attributes:
         name: of the task.
-        first, second: the columns of the sentence, or of both.
+        first: the column of the sentence, or of the first of two.
+        second: the column of the other sentence; None if an example has one alone.
         label: the column of the label.
         labels: the classes, in the order of their ids; None for a score.
-        metrics: what is measured, names of METRICS; the first one leads.
+        metrics: what is measured, by the names of METRICS.
         header: the columns of tables that do not name them in their first line.
     """
 
@@ -35,7 +36,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """How many numbers a classifier gives: one a class, or one score."""
+        """How many numbers a classifier gives: one for each class, or a score alone."""
         return len(self.labels) if self.labels else 1
 
 
@@ -69,14 +70,19 @@ def measure(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, fl
     """The metrics of a task.
 
     Args:
-        outputs: [examples, classes] scores of classes, or [examples, 1] predicted scores.
+        task: says which metrics, and whether outputs are of classes.
+        outputs: [examples, classes] logits, or [examples, 1] predicted scores, of any float dtype.
         labels: [examples] class ids, or scores.
 
     Returns:
-        A value a metric; None where it is not defined, as the correlation of a constant is not.
+        The value of each metric by its name; None where it is not defined, as the correlation of a constant is not.
+
+    Example:
+        >>> measure(TASKS["sst2"], np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([1, 1]))
+        {'accuracy': 0.5}
     """
     predicted = outputs.argmax(-1) if task.labels else outputs.reshape(-1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of constants; None says it
+        warnings.simplefilter("ignore")  # scipy warns of constants, for which None stands
         values = {name: METRICS[name](labels, predicted) for name in task.metrics}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

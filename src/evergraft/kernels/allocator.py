@@ -1,9 +1,10 @@
-"""Keep freed memory in the process, so that big tensors do not fault in their pages anew at every step.
+"""Memory that is freed stays in the process, so that large tensors do not fault in their pages anew in every step.
 
-glibc maps every allocation above its threshold (32 MiB at most) straight from the kernel and unmaps it when it is
-freed. A training step allocates and frees the same activations again and again, so each time the kernel zeroes all
-their pages: an output of 48 MiB then takes three times as long to compute. With no such maps, and a heap that is never
-trimmed, the memory of one step serves the next. The peak is some percent higher, and given back when the process ends.
+glibc takes every allocation above a threshold (32 MiB at most) straight from the operating system and returns it as
+soon as it is freed. A training step allocates and frees the same activations again and again, so the operating system
+would zero all their pages each time; computing an output of 48 MiB then takes three times as long. Without such direct
+mappings, and with a heap that is never trimmed, the memory of one step serves the next. The price is a peak that lies
+a few percent higher; all memory is returned when the process ends.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import ctypes
 import platform
 
-# From glibc's malloc.h.
+# Options of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_NEVER = -1  # as size_t: the largest
+_NEVER = -1  # read as a size_t, this is the largest size
 _GROWTH = 64 * 2**20  # bytes by which the heap grows at a time
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to reuse big allocations; elsewhere do nothing.
+    """Tell glibc's malloc to reuse large allocations. With another C library this does nothing.
+
+    The options are those of mallopt(3); they hold for the whole process, from this call to its end.
 
     Returns:
-        Whether it was told.
+        Whether the C library is glibc and accepted every option.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

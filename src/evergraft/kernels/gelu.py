@@ -6,22 +6,25 @@ import ctypes
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from transformers.activations import GELUActivation
 
 from evergraft.kernels.native import DTYPES, call, serves
 
 
 def gelu(x: Tensor) -> Tensor:
-    """As `torch.nn.functional.gelu`: x times the probability that a normal number lies below x.
+    """`torch.nn.functional.gelu(x)`: x times the probability that a standard normal number lies below x.
 
-    On the CPU one native pass, which keeps the slope in place of x: the gradient is one multiplication. torch computes
-    an error function forward and again, with an exponential, backward.
+    On the CPU one native pass (native/gelu.cpp) computes the value and, where a gradient will be needed, the slope,
+    which is kept in place of x, so that backward is one multiplication. torch computes the error function twice, once
+    forward and once backward. The native function can be differentiated once.
 
     Args:
-        x: floating, of any shape.
+        x: floating, of any shape. Tensors that the native library cannot take go to torch.
+
+    Returns:
+        A tensor of the shape and dtype of x.
     """
     if not serves(x):
         return F.gelu(x)
@@ -29,11 +32,11 @@ def gelu(x: Tensor) -> Tensor:
     return y
 
 
-class Gelu(GELUActivation):
-    """transformers' `gelu`, by `gelu`."""
+class Gelu(nn.Module):
+    """A module that applies `gelu`, in place of `nn.GELU()`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """X of any shape -> the same shape."""
+        """Apply GELU to x, floating, of any shape; the result has the same shape and dtype."""
         return gelu(x)
 
 

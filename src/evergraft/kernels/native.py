@@ -1,4 +1,9 @@
-"""The native libraries (native/): one an instruction set, of which the machine's best is called through ctypes."""
+"""The bridge to the native library: which instruction set to use, when it can serve, and how a function is called.
+
+The C++ code in native/ is compiled once for each *tier*, an instruction set, into a library of its own. By default
+the best tier that this processor can run is used; the environment variable EVERGRAFT_CPU_TIER names another. The
+functions are called through ctypes and run on torch's own threads.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,13 @@ from torch import Tensor
 import evergraft
 from evergraft.errors import EvergraftError
 
-TIERS = ("portable", "avx2", "avx512", "avx512bf16", "amx")  # ascending; the order is that of native/tier.cpp
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # `Dtype` of native/threads.hpp
-OUT_OF_MEMORY, MALFORMED = 1, 2  # `Status` of native/threads.hpp
+TIERS = ("portable", "avx2", "avx512", "avx512bf16", "amx")  # from slow to fast, in the order of native/tier.cpp
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # the enumeration `Dtype` of native/
+OUT_OF_MEMORY, MALFORMED = 1, 2  # the enumeration `Status` of native/
 
 
 class _Threads(ctypes.Structure):
-    """`Threads` of native/threads.hpp."""
+    """The structure `Threads` of native/: the OpenMP function that starts threads, and how many to start."""
 
     _fields_ = (("parallel", ctypes.c_void_p), ("count", ctypes.c_int))
 
@@ -29,32 +34,43 @@ Argument = Tensor | int | float | ctypes.Structure | ctypes.c_int | ctypes.c_uin
 
 
 def call(function: str, *arguments: Argument, tier: str | None = None) -> int:
-    """Call a native function with torch's threads.
+    """Call a native function on as many threads as torch uses.
+
+    The native code reads and writes bare memory: shapes, dtypes and strides are the caller's to check.
 
     Args:
-        function: its name without `evergraft_`.
-        *arguments: a tensor or a structure is handed over by address, None as null, an int as int64_t, a float as
-            float, numbers of ctypes as what they are.
+        function: the name of the C function without its prefix `evergraft_`.
+        *arguments: what the C function takes, but for the threads. A tensor or a structure is passed by address, None
+            as a null pointer, an int as an int64_t, a float as a float, and a number of ctypes as what it is.
         tier: one of `runnable_tiers()`; by default `default_tier()`.
 
     Returns:
-        0, or MALFORMED.
+        0 if the function succeeded, or `MALFORMED` if it found the indices of a topology to contradict each other.
 
     Raises:
-        MemoryError: the function found no memory for its tiles.
+        MemoryError: the function could not allocate its working memory.
+        EvergraftError: EVERGRAFT_CPU_TIER names a tier that cannot run here.
+
+    Example:
+        >>> x = torch.randn(5)
+        >>> y = torch.empty_like(x)
+        >>> call("gelu", x, y, None, x.numel(), ctypes.c_int(DTYPES[x.dtype]))  # no slope is asked for
+        0
     """
     threads = _Threads(_openmp(), torch.get_num_threads())
     status: int = _function(tier or default_tier() or TIERS[0], function)(
         *map(_native, arguments), ctypes.byref(threads)
     )
     if status == OUT_OF_MEMORY:
-        raise MemoryError(f"the native {function} found no memory for its tiles")
+        raise MemoryError(f"the native function {function} could not allocate its working memory")
     return status
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether native functions can work on these tensors: fp32 or bf16 on the CPU, in no graph being compiled and under
-    no transform of `torch.func`.
+    """Whether native functions can work on these tensors here and now.
+
+    They can if a native library was built, all tensors are fp32 or bf16 and lie on the CPU, no graph is being
+    compiled, and no transform of `torch.func` is active.
     """
     return (
         all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
@@ -65,12 +81,12 @@ def serves(*tensors: Tensor) -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether transforms of `torch.func` are at work, which only see through torch's own operators."""
+    """Whether a transform of `torch.func`, such as `vmap` or `grad`, is active. It only sees torch's operators."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def check_tier(tier: str) -> str:
-    """Return `tier`.
+    """Return `tier` if it can run here.
 
     Raises:
         EvergraftError: it is not among `runnable_tiers()`.
@@ -82,10 +98,13 @@ def check_tier(tier: str) -> str:
 
 
 def default_tier() -> str | None:
-    """The tier that the environment variable EVERGRAFT_CPU_TIER names, else the best; None where none was built.
+    """The tier that the environment variable EVERGRAFT_CPU_TIER names, else the best one that can run here.
+
+    Returns:
+        One of `runnable_tiers()`, or None if no native library was built.
 
     Raises:
-        EvergraftError: the variable's is not among `runnable_tiers()`.
+        EvergraftError: the variable names a tier that cannot run here.
     """
     asked = os.environ.get("EVERGRAFT_CPU_TIER")
     return check_tier(asked) if asked else next(reversed(runnable_tiers()), None)
@@ -93,7 +112,7 @@ def default_tier() -> str | None:
 
 @cache
 def runnable_tiers() -> tuple[str, ...]:
-    """The tiers that were built and that this processor can run, ascending."""
+    """The tiers that were built and that this processor can run, from slow to fast; empty if none was built."""
     if not (_folder() / _file("portable")).exists():
         return ()
     best = _library("portable").evergraft_best_tier()
@@ -101,6 +120,7 @@ def runnable_tiers() -> tuple[str, ...]:
 
 
 def _native(argument: Argument) -> object:
+    """The argument as ctypes passes it on."""
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, int):
@@ -127,16 +147,16 @@ def _file(tier: str) -> str:
 
 @cache
 def _folder() -> Path:
-    """Where the build put the libraries: in the package, or beside it where it is installed editable."""
+    """Where the build put the libraries: inside the package, or in site-packages if the package is editable."""
     folders = [Path(path) / "native" for path in evergraft.__path__]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 @cache
 def _openmp() -> int | None:
-    """`GOMP_parallel` of the OpenMP that torch has loaded, so that its threads and ours are the same ones.
+    """The address of `GOMP_parallel` in the OpenMP library that torch has loaded, so that both share their threads.
 
-    None where torch uses another kind of threads: the products then run on the calling thread alone.
+    It is None if torch uses threads of another kind; native functions then run on the calling thread alone.
     """
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8")

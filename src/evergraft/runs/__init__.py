@@ -1,1 +1,1 @@
-"""A run's recipe, folder, checkpoints and result."""
+"""What a run is on disk: its folder, recipe, environment, checkpoints and result."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from evergraft.evolution.log import LOG_FILE
+
+RUNS = "runs"  # the folder, in the current one, in which runs are made that are given no other
+
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
-TOPOLOGY = "topology.jsonl"
+TOPOLOGY = LOG_FILE
 RESULT = "result.json"
 MODEL = "model"
 TENSORBOARD = "tensorboard"

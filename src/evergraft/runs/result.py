@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from evergraft.errors import EvergraftError
-from evergraft.files.folders import read_object
+from evergraft.runs.record import StoredRecord, read_record
+
+Flops = Annotated[int | float, Field(gt=0)]  # written as an integer, kept as it was read
 
 
-class TrainingBytes(BaseModel):
-    """Bytes of the encoder's linear layers while they are trained in fp32 with Adam."""
+class TrainingBytes(StoredRecord):
+    """Bytes of the encoder's linear layers while they are trained in fp32 with Adam (docs/method.md, section 4)."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    weights: NonNegativeInt
-    gradients: NonNegativeInt
-    optimizer: NonNegativeInt
-    indices: NonNegativeInt
+    weights: NonNegativeInt = Field(description="weights and biases")
+    gradients: NonNegativeInt = Field(description="gradients of the weights and biases")
+    optimizer: NonNegativeInt = Field(description="Adam's two moments of the weights and biases")
+    indices: NonNegativeInt = Field(description="the indices that say which blocks exist; 0 in a dense encoder")
 
     @property
     def total(self) -> int:
@@ -36,26 +26,27 @@ class TrainingBytes(BaseModel):
         return self.weights + self.gradients + self.optimizer + self.indices
 
 
-class RunResult(BaseModel):
-    """What a finished run came to: what `pretrain` returns and result.json holds.
+class RunResult(StoredRecord):
+    """What a finished run came to: what `pretrain` and `resume` return and result.json holds.
 
-    Losses are validation losses in nats: of MLM a mean over masked tokens, of NSP a mean over pairs.
+    Losses are validation losses in nats: the MLM loss is a mean over masked tokens, the NSP loss a mean over pairs.
+    Accuracies are shares in [0, 1].
 
     Example:
-        >>> result = evergraft.pretrain(recipe)
+        >>> result = pretrain(Recipe(model="tiny", steps=1000))
         >>> result.validation_mlm_loss < result.unigram_entropy
         True
+        >>> result.bytes.total < result.bytes_dense.total
+        True
     """
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="allow")
 
     run: str = Field("", description="the run's folder, as it was named when the run ended")
     steps: PositiveInt = Field(description="optimiser steps")
     tokens: PositiveInt = Field(description="input tokens")
     seconds: NonNegativeFloat = Field(description="seconds of training, without validation and saving")
-    flops_total: PositiveFloat = Field(description="training FLOPs of the encoder, of the whole run")
-    flops_per_sequence: PositiveFloat | None = Field(None, description="training FLOPs of the encoder for one sequence")
-    flops_per_sequence_dense: PositiveFloat | None = Field(None, description="the same FLOPs for the dense twin")
+    flops_total: Flops = Field(description="training FLOPs of the encoder, of the whole run")
+    flops_per_sequence: Flops | None = Field(None, description="training FLOPs of the encoder for one sequence")
+    flops_per_sequence_dense: Flops | None = Field(None, description="the same FLOPs for the dense twin")
     bytes: TrainingBytes = Field(description="bytes of the encoder's linear layers in training")
     bytes_dense: TrainingBytes = Field(description="the same bytes for the dense twin")
     density: PositiveFloat = Field(description="exact share of the weights that exist in the sparse layers; 1 is dense")
@@ -73,10 +64,6 @@ class RunResult(BaseModel):
         description="share of the grown blocks that the next update pruned; None without two updates"
     )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON has it: the keys of result.json, in their order."""
-        return self.model_dump(mode="json")
-
 
 def read_result(path: Path, advice: str) -> RunResult:
     """Read a result.json.
@@ -88,11 +75,4 @@ def read_result(path: Path, advice: str) -> RunResult:
     Raises:
         EvergraftError: it is torn, or a figure is missing or is not what it can be.
     """
-    needed = {name for name, field in RunResult.model_fields.items() if field.is_required()}
-    found = read_object(path, needed, advice)
-    try:
-        return RunResult.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise EvergraftError(f"{path} is torn: {name}: {first['msg']}; got {first['input']!r}; {advice}") from None
+    return read_record(RunResult, path, advice)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from evergraft.errors import EvergraftError
-from evergraft.sparse.layer import INITIAL_STD, SparseLinear
+from evergraft.sparse.allocate import allocate
+from evergraft.sparse.allocation import Count
+from evergraft.sparse.config import SparsityConfig
+from evergraft.sparse.layer import SparseLinear
 from evergraft.sparse.topology import BlockTopology
-
-STACK = ("*.[0-9]*.*",)  # what lies inside a numbered layer of a stack: bert.encoder.layer.0.output.dense
-OUTSIDE = ("*embed*", "*pooler*", "*lm_head*", "*classifier*")  # never made sparse (METHOD, section 1)
 
 
 @dataclass(frozen=True)
@@ -43,36 +43,38 @@ class SparsifyReport:
 
 def sparsify(
     model: nn.Module,
-    density: float = 0.1,
-    block: tuple[int, int] = (16, 16),
-    *,
-    include: str | Sequence[str] = STACK,
-    exclude: str | Sequence[str] = OUTSIDE,
-    seed: int = 0,
-    std: float = INITIAL_STD,
-    backend: str = "auto",
+    config: SparsityConfig | float | None = None,
+    block: tuple[int, int] | str | None = None,
+    **settings: Any,
 ) -> SparsifyReport:
     """Swap each selected linear layer of `model` for a `SparseLinear` with a random topology, in place.
 
     Linear layers are `nn.Linear` and the `Conv1D` of transformers' GPT-2. Values are drawn anew; biases are kept, and
-    what is frozen stays frozen.
-    Topology and values of a layer depend on `seed` and the layer's name alone.
+    what is frozen stays frozen. Topology and values of a layer depend on the seed and the layer's name alone.
     Call it before the optimiser is made: the dense parameters are gone afterwards.
 
     Args:
-        density: share of blocks that exist, in (0, 1].
-        block: (R, C), rows of the output and columns of the input.
-        include: shell patterns (`*`, `?`, `[...]`) of module names; by default the layers of the transformer stack.
-        exclude: patterns that are left dense even if included.
-        std: of the truncated normal the values are drawn from.
-        backend: `auto`, or the name of a registered backend of products.
+        config: how the model is to be sparse; or its density, in (0, 1].
+        block: (R, C), rows of the output and columns of the input; where no record is given.
+        settings: the other fields of `SparsityConfig`, by keyword: `density`, `include`, `exclude`, `overrides`,
+            `allocation`, `initialisation`, `std`, `seed`, `backend`.
 
     Raises:
         EvergraftError: nothing matches, a block divides not every match, a weight is shared with another module or is
-            no parameter (pruned by torch, say), or `density` or `backend` is wrong. The model is then as it was.
+            no parameter (pruned by torch, say), or a setting is wrong. The model is then as it was.
+
+    Example:
+        >>> evergraft.sparsify(model, density=0.1, block=(16, 16))
+        >>> evergraft.sparsify(model, SparsityConfig(density=0.1, overrides={"*.attention.*": 0.2}))
     """
-    selected = _select(model, _patterns(include), _patterns(exclude))
-    layers = {name: _sparse(name, dense, density, block, seed, std, backend) for name, dense in selected.items()}
+    settings |= {} if block is None else {"block": block}
+    if isinstance(config, (int, float)):
+        asked = SparsityConfig(density=config, **settings)
+    else:
+        asked = SparsityConfig.of(config, **settings)
+    selected = _select(model, asked)
+    counts = allocate({name: _shape(dense) for name, dense in selected.items()}, asked)
+    layers = {name: _sparse(name, dense, counts[name], asked) for name, dense in selected.items()}
     for name, layer in layers.items():
         model.set_submodule(name, layer)
     active = sum(layer.values.numel() for layer in layers.values())
@@ -83,16 +85,21 @@ def sparsify(
 def densify(model: nn.Module) -> None:
     """Swap each `SparseLinear` of `model` for the dense layer that computes the same, in place.
 
-    That is an `nn.Linear`, or a `Conv1D` where there was one.
+    That is an `nn.Linear`, or a `Conv1D` where there was one. A configuration of the model that says how it is sparse
+    is replaced by a copy that says it is dense.
 
     Raises:
         EvergraftError: the model holds no sparse layer.
+
+    Example:
+        >>> evergraft.densify(model)
     """
     for name, layer in _sparse_modules(model).items():
         model.set_submodule(name, _dense(layer))
-    config = getattr(model, "config", None)
-    if config is not None and hasattr(config, "density"):
-        config.density = 1.0
+    config: Any = copy(getattr(model, "config", None))
+    if getattr(config, "sparsity", None) is not None:
+        config.sparsity = None
+        model.config = config
 
 
 def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
@@ -111,26 +118,28 @@ def random_generator(seed: int, name: str, *position: int) -> np.random.Generato
 
 
 def _sparse_modules(model: nn.Module) -> dict[str, SparseLinear]:
-    """The same by the names that they have within their wrappers."""
+    """The sparse layers of `model` by the names that they have within wrappers such as DDP's."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}
     if not layers:
         raise EvergraftError("the model holds no SparseLinear; call evergraft.sparsify(model, ...) first")
     return layers
 
 
-def _sparse(
-    name: str, dense: nn.Module, density: float, block: tuple[int, int], seed: int, std: float, backend: str
-) -> SparseLinear:
-    rng = random_generator(seed, name)
+def _shape(dense: nn.Module) -> tuple[int, int]:
+    """(out_features, in_features) of a linear layer."""
+    first, second = dense.get_parameter("weight").shape
+    return (first, second) if isinstance(dense, nn.Linear) else (second, first)
+
+
+def _sparse(name: str, dense: nn.Module, count: Count, config: SparsityConfig) -> SparseLinear:
+    rng = random_generator(config.seed, name)
     weight, bias = dense.get_parameter("weight"), dense.bias
-    out_features, in_features = weight.shape if isinstance(dense, nn.Linear) else reversed(weight.shape)
-    try:
-        topology = BlockTopology.random(out_features, in_features, block, density, rng)
-    except EvergraftError as error:
-        raise EvergraftError(f"layer {name}: {error}") from None
-    layer = SparseLinear(topology, bias is not None, backend, weight.device, weight.dtype)
+    _, block = config.of_layer(name)
+    topology = BlockTopology.random_count(*_shape(dense), block, count, rng)
+    layer = SparseLinear(topology, bias is not None, config.backend, weight.device, weight.dtype)
     if not weight.is_meta:
-        layer.reset_parameters(std, torch.Generator(weight.device).manual_seed(int(rng.integers(2**63))))
+        generator = torch.Generator(weight.device).manual_seed(int(rng.integers(2**63)))
+        layer.reset_parameters(config.std, generator, config.initialisation)
     layer.values.requires_grad_(weight.requires_grad)
     if isinstance(bias, nn.Parameter):
         layer.bias = bias
@@ -155,15 +164,13 @@ def _is_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear or conv1d
 
 
-def _select(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> dict[str, nn.Module]:
+def _select(model: nn.Module, config: SparsityConfig) -> dict[str, nn.Module]:
     linears = {name: module for name, module in model.named_modules() if name and _is_linear(module)}
-    selected = {
-        name: module for name, module in linears.items() if _matches(name, include) and not _matches(name, exclude)
-    }
+    selected = {name: module for name, module in linears.items() if config.selects(name)}
     if not selected:
         raise EvergraftError(
-            f"no linear layer has a name that matches include={list(include)} and not exclude={list(exclude)}; "
-            f"the model's linear layers are: {', '.join(linears) or 'none'}"
+            f"no linear layer has a name that matches include={list(config.include)} and not "
+            f"exclude={list(config.exclude)}; the model's linear layers are: {', '.join(linears) or 'none'}"
         )
     for name, module in selected.items():
         if not isinstance(module.weight, nn.Parameter):
@@ -183,14 +190,6 @@ def _check_unshared(model: nn.Module, name: str, weight: nn.Parameter) -> None:
     ]
     if others:
         raise EvergraftError(f"layer {name} shares its weight with {others[0]}; exclude it or untie the weights first")
-
-
-def _patterns(patterns: str | Sequence[str]) -> Sequence[str]:
-    return (patterns,) if isinstance(patterns, str) else patterns
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,18 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from evergraft.errors import EvergraftError
-from evergraft.sparse.products import check_backend, linear
+from evergraft.sparse.config import INITIAL_STD
+from evergraft.sparse.initialisation import INITIALISATIONS
+from evergraft.sparse.linear import linear
+from evergraft.sparse.products import check_backend
 from evergraft.sparse.products.dense import gather, scatter
 from evergraft.sparse.topology import BlockTopology
-
-INITIAL_STD = 0.02  # METHOD: arXiv 2108.06277, section 2; rescaling it for sparsity was worse
 
 
 class SparseLinear(nn.Module):
     """y = x W^T + bias with a block-sparse W [out_features, in_features].
 
     Parameters are `values` [active, R, C] and `bias` [out_features]; the topology lives in four persistent int32
-    buffers. Both keep their shapes for life, so optimisers, clipping, DDP and `torch.compile` see an ordinary layer.
+    buffers. All keep their shapes as long as the number of blocks does, so that optimisers, clipping, DDP and
+    `torch.compile` see an ordinary layer.
 
     Attributes:
         transposed: whether the dense layer that it stands for holds its weight as [in, out] (transformers' Conv1D).
@@ -79,14 +80,20 @@ class SparseLinear(nn.Module):
         topology = BlockTopology.random(out_features, in_features, block, density, np.random.default_rng(seed))
         return cls(topology, bias, backend)
 
-    def reset_parameters(self, std: float = INITIAL_STD, generator: torch.Generator | None = None) -> None:
-        """Draw values from a normal truncated at two standard deviations, as BERT's dense weights; zero the bias.
+    def reset_parameters(
+        self, std: float = INITIAL_STD, generator: torch.Generator | None = None, initialisation: str = "normal"
+    ) -> None:
+        """Draw the values anew, and zero the bias.
 
-        By the inverse of the normal distribution, in place: `nn.init.trunc_normal_` holds several tensors of that size.
+        Args:
+            std: standard deviation of the values.
+            generator: where the randomness comes from; None is torch's default one.
+            initialisation: a name of `evergraft.sparse.initialisation.INITIALISATIONS`.
+
+        Raises:
+            EvergraftError: no initialisation is called so.
         """
-        share = math.erf(math.sqrt(2))  # of a normal that lies within two standard deviations
-        values = self.values.detach().uniform_(-share, share, generator=generator)
-        values.erfinv_().mul_(math.sqrt(2) * std).clamp_(-2 * std, 2 * std)
+        INITIALISATIONS.get(initialisation)(self.values.detach(), self.topology, std, generator)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -97,20 +104,28 @@ class SparseLinear(nn.Module):
 
     @torch.no_grad()
     def set_topology(self, topology: BlockTopology) -> None:
-        """Rewrite the index buffers in place; the caller moves `values` along.
+        """Take over another topology of as many blocks as `values` holds; the caller moves `values` along, before.
+
+        As long as their number is what it was, the index buffers are rewritten in place; otherwise they are replaced.
 
         Raises:
-            EvergraftError: another size, block or number of active blocks than the layer's.
+            EvergraftError: another size or block than the layer's, or another number of blocks than `values` holds.
         """
-        shapes = [t.shape for t in topology.tensors()]
-        if topology.block != self.block or shapes != [t.shape for t in self.topology.tensors()]:
+        size = (topology.out_features, topology.in_features)
+        if (topology.block, topology.active, size) != (
+            self.block, self.values.shape[0], (self.out_features, self.in_features)
+        ):  # fmt: skip
             raise EvergraftError(
-                f"the layer holds {self.columns.numel()} blocks of {self.block[0]}x{self.block[1]} in "
+                f"the layer holds {self.values.shape[0]} blocks of {self.block[0]}x{self.block[1]} in "
                 f"[{self.out_features}, {self.in_features}], and a new topology must too; got {topology.active} of "
                 f"{topology.block[0]}x{topology.block[1]} in [{topology.out_features}, {topology.in_features}]"
             )
-        for mine, new in zip(self.topology.tensors(), topology.tensors(), strict=True):
-            mine.copy_(new)
+        for name, new in zip(_INDICES, topology.tensors(), strict=True):
+            mine = getattr(self, name)
+            if mine.shape == new.shape:
+                mine.copy_(new)
+            else:
+                setattr(self, name, new.to(mine.device))
 
     def forward(self, x: Tensor) -> Tensor:
         """X [..., in_features] -> [..., out_features]."""

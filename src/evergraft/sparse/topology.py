@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +11,7 @@ import torch
 from torch import Tensor
 
 from evergraft.errors import EvergraftError
-
-INT32_MAX = 2**31 - 1
+from evergraft.sparse.grid import active_count, block_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class BlockTopology:
             EvergraftError: a size below one, a block that does not divide the matrix, no active block, more blocks
                 than int32 indices can tell apart, or positions that repeat or lie outside the matrix.
         """
-        rows, columns = grid(out_features, in_features, block)
+        rows, columns = block_grid(out_features, in_features, block)
         positions = positions.to(torch.int64).sort().values
         if positions.numel() == 0:
             raise EvergraftError("a topology needs at least one active block; got no positions")
@@ -77,7 +77,7 @@ class BlockTopology:
             EvergraftError: as `from_positions`, or a block of which only a part is True.
         """
         out_features, in_features = mask.shape
-        rows, columns = grid(out_features, in_features, block)
+        rows, columns = block_grid(out_features, in_features, block)
         blocks = mask.reshape(rows, block[0], columns, block[1]).permute(0, 2, 1, 3).flatten(2)
         active = blocks.any(2)
         if (active != blocks.all(2)).any():
@@ -88,14 +88,43 @@ class BlockTopology:
     def random(
         cls, out_features: int, in_features: int, block: tuple[int, int], density: float, rng: np.random.Generator
     ) -> BlockTopology:
-        """Draw `active_count` blocks uniformly at random (METHOD: arXiv 2108.06277, section 2).
+        """Draw round(density * blocks) blocks, at least one, uniformly at random (docs/method.md, section 2).
 
         Raises:
             EvergraftError: as `from_positions`, or a density outside (0, 1].
+
+        Example:
+            >>> BlockTopology.random(3072, 768, (16, 16), 0.1, np.random.default_rng(0)).active
+            922
         """
-        rows, columns = grid(out_features, in_features, block)
-        count = active_count(rows * columns, density)
-        positions = rng.choice(rows * columns, size=count, replace=False, shuffle=False)
+        rows, columns = block_grid(out_features, in_features, block)
+        return cls.random_count(out_features, in_features, block, active_count(rows * columns, density), rng)
+
+    @classmethod
+    def random_count(
+        cls,
+        out_features: int,
+        in_features: int,
+        block: tuple[int, int],
+        count: int | Sequence[int],
+        rng: np.random.Generator,
+    ) -> BlockTopology:
+        """Draw a given count of blocks uniformly at random.
+
+        Args:
+            count: blocks of the whole matrix; or of each block row, in their order.
+
+        Raises:
+            EvergraftError: as `from_positions`, or counts of another number of rows than there are.
+        """
+        rows, columns = block_grid(out_features, in_features, block)
+        if isinstance(count, int):
+            positions = rng.choice(rows * columns, size=count, replace=False, shuffle=False)
+        elif len(count) == rows:
+            chosen = [rng.choice(columns, size=size, replace=False, shuffle=False) for size in count]
+            positions = np.concatenate([row * columns + columns_of for row, columns_of in enumerate(chosen)])
+        else:
+            raise EvergraftError(f"expected a count for each of {rows} block rows; got {len(count)} counts")
         return cls.from_positions(out_features, in_features, block, torch.from_numpy(positions))
 
     @property
@@ -141,21 +170,19 @@ class BlockTopology:
         return active.view(grid_rows, -1).repeat_interleave(self.block[0], 0).repeat_interleave(self.block[1], 1)
 
     def replace(self, pruned: Tensor, grown: Tensor) -> tuple[BlockTopology, Tensor]:
-        """Exchange blocks: those in the slots `pruned` go, as many at the positions `grown` come.
+        """Exchange blocks: those in the slots `pruned` go, those at the positions `grown` come.
 
         Args:
             pruned: int64 [n], slots of this topology, no slot twice.
-            grown: int64 [n], positions inactive in this topology, no position twice.
+            grown: int64 [m], positions inactive in this topology, no position twice.
 
         Returns:
             The new topology, and `sources`, int64 [active]: the old slot that each new slot continues, -1 where the
             block is new.
 
         Raises:
-            EvergraftError: counts that differ, or positions that are active already or repeat.
+            EvergraftError: positions that are active already or repeat, or no block is left.
         """
-        if pruned.numel() != grown.numel():
-            raise EvergraftError(f"as many blocks must grow as are pruned; got {grown.numel()} and {pruned.numel()}")
         if torch.isin(grown, self.positions).any():
             raise EvergraftError("grown positions must be inactive before the update; got at least one active one")
         kept = torch.ones(self.active, dtype=torch.bool, device=pruned.device)
@@ -192,41 +219,6 @@ class BlockTopology:
         rebuilt = self.from_positions(self.out_features, self.in_features, self.block, self.positions)
         if any(not torch.equal(mine, its) for mine, its in zip(self.tensors(), rebuilt.tensors(), strict=True)):
             raise EvergraftError("topology indices contradict each other (columns must ascend within a row)")
-
-
-def grid(out_features: int, in_features: int, block: tuple[int, int]) -> tuple[int, int]:
-    """The number of block rows and block columns.
-
-    Raises:
-        EvergraftError: a size below one, a block that is not two numbers or does not divide the matrix, or more than
-            2^31 - 1 blocks.
-    """
-    if not isinstance(block, tuple | list) or len(block) != 2:
-        raise EvergraftError(f"a block is its rows and columns, as in (16, 16); got {block!r}")
-    if min(out_features, in_features, *block) < 1:
-        raise EvergraftError(
-            f"matrix and block sizes must be at least 1; got [{out_features}, {in_features}] and {_shape(block)}"
-        )
-    if out_features % block[0] or in_features % block[1]:
-        raise EvergraftError(
-            f"block {_shape(block)} does not divide a weight of {out_features} x {in_features} (out x in); "
-            f"choose a block whose rows divide {out_features} and whose columns divide {in_features}"
-        )
-    rows, columns = out_features // block[0], in_features // block[1]
-    if rows * columns > INT32_MAX:
-        raise EvergraftError(f"a topology holds at most 2^31 - 1 blocks; got {rows} x {columns}: choose larger blocks")
-    return rows, columns
-
-
-def active_count(blocks: int, density: float) -> int:
-    """round(density * blocks), at least 1.
-
-    Raises:
-        EvergraftError: a density outside (0, 1].
-    """
-    if not 0 < density <= 1:
-        raise EvergraftError(f"density must be above 0 and at most 1 (1 is dense); got {density}")
-    return max(1, round(density * blocks))
 
 
 def _offsets(owners: Tensor, count: int) -> Tensor:

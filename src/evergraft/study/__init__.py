@@ -1,1 +1,1 @@
-"""Studies: grids of runs, resumable, and the tables, fits and report made from their folders."""
+"""Studies: grids of runs that can be stopped and run again, and the reports that are made from their folders."""

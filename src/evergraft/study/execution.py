@@ -1,4 +1,4 @@
-"""Run a study: each run in a process of its own, several at a time, resumable at any moment."""
+"""Run a study: each run is a process of its own, several run at a time, and all of it can be resumed at any moment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evergraft.errors import EvergraftError
 from evergraft.files.folders import write_atomically
-from evergraft.runs.folder import ENVIRONMENT, RECIPE, Run
+from evergraft.runs.folder import Run
+from evergraft.runs.layout import ENVIRONMENT, RECIPE
 from evergraft.study.grid import PlannedRun, Study
 from evergraft.study.status import (
     RunStatus,
@@ -38,7 +39,7 @@ class StudyInterrupted(Exception):  # noqa: N818 - not an error: the study can g
     """A study was stopped by a signal, after its runs had saved.
 
     Attributes:
-        signal_number: what stopped it.
+        signal_number: the number of the signal, such as 15 for SIGTERM.
     """
 
     def __init__(self, study: Study, signal_number: int) -> None:
@@ -50,11 +51,12 @@ def run_study(study: Study, jobs: int = 1) -> list[RunStatus]:
     """Run what a study still lacks.
 
     Finished runs are left as they are, a run that was cut resumes from its last checkpoint, one that had failed is
-    tried again, and a failure does not stop the others. A run that another process is at is waited for, so that several
-    machines or terminals may share one study.
+    tried again, and a failure does not stop the others. A run that another process is working on is waited for, so that
+    several machines or terminals may share one study.
 
     Args:
-        jobs: runs at a time; threads (and GPUs) are shared out among them.
+        study: as `load_study` returns it.
+        jobs: how many runs go on at a time; threads and GPUs are shared out among them.
 
     Returns:
         The status of every run.
@@ -62,6 +64,11 @@ def run_study(study: Study, jobs: int = 1) -> list[RunStatus]:
     Raises:
         EvergraftError: a run's folder was begun with another recipe than the study asks for; nothing is started then.
         StudyInterrupted: a signal stopped it.
+
+    Example:
+        >>> statuses = run_study(load_study(Path("studies/blocks.yaml")), jobs=2)
+        >>> [status.run.name for status in statuses if status.state == "failed"]
+        []
     """
     check_unchanged(study)
     study.output.mkdir(parents=True, exist_ok=True)
@@ -115,7 +122,7 @@ class _Job:
 
 
 def command(run: PlannedRun) -> list[str]:
-    """What begins a run, or goes on with it."""
+    """The command line that begins a run, or goes on with one that has begun."""
     begun = (run.folder / RECIPE).exists()
     where = ["--resume", run.folder] if begun else ["--recipe", run.recipe_file, "--output", run.folder]
     return [sys.executable, "-m", "evergraft", "pretrain", *map(str, where), "--json"]
@@ -217,7 +224,10 @@ class _Runner:
 
 
 def threads_of(jobs: int) -> int:
-    """Threads for each of `jobs` runs: an equal share of OMP_NUM_THREADS, or of the processors this process may use."""
+    """The number of threads for each of `jobs` runs: an equal share, at least 1.
+
+    It is a share of OMP_NUM_THREADS if that is set, else of the processors that this process may use.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "")
     processors = int(given) if given.isdigit() else len(os.sched_getaffinity(0))
     return max(1, processors // jobs)
@@ -235,11 +245,14 @@ def gpu_of(slot: int) -> str | None:
 
 
 def _environment(run: PlannedRun, slot: int, jobs: int) -> dict[str, str]:
-    """The environment of a run's process; a resumed run keeps its thread count, on which the last bits depend."""
+    """The environment variables of a run's process.
+
+    A resumed run keeps its number of threads, because the last bits of sums depend on it.
+    """
     begun_with = None
     if (run.folder / RECIPE).exists():
         with suppress(EvergraftError):  # the process will say what is wrong with the folder
-            begun_with = Run.open(run.folder).environment.get("threads")
+            begun_with = Run.open(run.folder).environment.threads
     environment = os.environ | {"OMP_NUM_THREADS": str(begun_with or threads_of(jobs))}
     gpu = gpu_of(slot)
     return environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu}
@@ -255,6 +268,6 @@ def _facts(statuses: Sequence[RunStatus], jobs: int) -> str:
 
 
 def _clear_unbegun(folder: Path) -> None:
-    """Remove what a kill left of a run's folder before it held a recipe."""
+    """Remove what a run left in its folder that was killed before it had written its recipe there."""
     for leftover in (folder / ENVIRONMENT, *folder.glob("*.partial")):
         leftover.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A study file: a grid over recipe fields, and the runs it comes to."""
+"""A study file: a grid over the fields of recipes, and the runs that it names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from evergraft.errors import EvergraftError
-from evergraft.runs.recipe import SEEDS, Recipe, read_yaml, recipe_from, with_fields
+from evergraft.files.yaml import read_yaml
+from evergraft.runs.recipe import Recipe, recipe_from, with_fields
+from evergraft.settings import SEEDS
+from evergraft.study.facts import FIRST
 
 Fields = dict[str, Any]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
@@ -40,9 +43,9 @@ class PlannedRun:
     """One run of a study.
 
     Attributes:
-        name: tells it from the others; a function of its family, the fields its grid varies, and its seed.
+        name: tells it from the others, by its family, the fields that its grid names, and its seed.
         family: `dense`, `static`, `dynamic`, or what the study file calls it.
-        recipe: as asked; the run's own recipe.yaml has it fully resolved.
+        recipe: as the study asks for it; the run's own recipe.yaml has every default filled in.
         folder: the run's folder.
     """
 
@@ -53,17 +56,17 @@ class PlannedRun:
 
     @property
     def recipe_file(self) -> Path:
-        """The recipe as asked, beside the run's folder."""
+        """The file with the recipe as the study asks for it, beside the run's folder."""
         return self.folder.parent / f"{self.name}.yaml"
 
     @property
     def log(self) -> Path:
-        """What the run's process printed; locked while it runs."""
+        """The file with what the run's process printed; the process holds a lock on it while it runs."""
         return self.folder.parent / f"{self.name}.log"
 
     @property
     def error(self) -> Path:
-        """Why the run failed, in one sentence; absent if it did not."""
+        """The file with the reason why the run failed, in one sentence; there is none if it did not."""
         return self.folder.parent / f"{self.name}.error"
 
 
@@ -72,8 +75,9 @@ class Study:
     """A study, checked and expanded.
 
     Attributes:
-        path: its file.
-        title, question: what it is called, and what it asks.
+        path: the study's file.
+        title: what it is called.
+        question: what it asks; may be empty.
         output: the folder that holds the folders of its runs.
         runs: in the order they are run: every configuration with its first seed, then with the next, so that a study
             cut short has seen all of them.
@@ -87,11 +91,18 @@ class Study:
 
 
 def load_study(path: Path) -> Study:
-    """Read a study file.
+    """Read a study file (docs/studies.md) and expand its grid.
 
     Raises:
         EvergraftError: a file that is missing or not YAML, an unknown field, a value that no recipe may hold, zipped
             lists of different lengths, two runs of one name, or one run under two names.
+
+    Example:
+        >>> study = load_study(Path("studies/static-dynamic.yaml"))
+        >>> len(study.runs)
+        12
+        >>> study.runs[0].family
+        'static'
     """
     fields = read_yaml(path, "study")
     try:
@@ -118,14 +129,14 @@ def load_study(path: Path) -> Study:
 
 
 def family_of(recipe: Recipe) -> str:
-    """`dense`, `static` or `dynamic`."""
+    """The family of a run by its recipe: `dense`, `static` or `dynamic`."""
     if recipe.density == 1:
         return "dense"
     return "dynamic" if recipe.updates_or_default else "static"
 
 
 def _check_distinct(path: Path, runs: Sequence[PlannedRun]) -> None:
-    """Check that no run is another one but for fields that neither goes by."""
+    """Check that no two runs of a family differ only in fields that have no effect on them."""
     found: dict[tuple[str, str], PlannedRun] = {}
     for run in runs:
         other = found.setdefault((run.family, run.recipe.effective.model_dump_json()), run)
@@ -182,12 +193,9 @@ def _planned(path: Path, seed: int, base: Fields, entry: Fields, point: Fields, 
 def _name(family: str, recipe: Recipe, fields: list[str]) -> str:
     values = recipe.model_dump(mode="json")
     block = [values["block"]] if recipe.density < 1 else []
-    others = [f"{name}{value}" for name, value in values.items() if name in fields and name not in _ALWAYS_NAMED]
+    others = [f"{name}{value}" for name, value in values.items() if name in fields and name not in FIRST]
     parts = [family, Path(recipe.model).stem, f"d{recipe.density:g}", *block, *others, f"s{recipe.seed}"]
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-
-
-_ALWAYS_NAMED = ("model", "density", "block")
 
 
 def _sentence(error: ValidationError) -> str:

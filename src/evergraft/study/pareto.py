@@ -1,4 +1,4 @@
-"""Loss against cost: Pareto fronts, the dense family, and what sparsity saves at equal loss."""
+"""Loss against cost: Pareto fronts, the dense family, and what a sparse model costs at equal loss."""
 
 from __future__ import annotations
 
@@ -8,14 +8,29 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
 
-from evergraft.study.collection import Configuration
+from evergraft.study.collection import Configuration, Number
 from evergraft.study.statistics import Estimate, log_t_interval
 
-COSTS = {
-    "flops_total": "FLOPs",
-    "steady_seconds": "seconds of training",
-    "bytes_total": "bytes of the encoder's linear layers in training",
-}
+
+@dataclass(frozen=True)
+class Cost:
+    """One of the costs of training.
+
+    Attributes:
+        name: `FLOPs`, `wall-clock` or `memory`.
+        title: the name with its unit, for an axis.
+        of: the cost of a run.
+    """
+
+    name: str
+    title: str
+    of: Number
+
+
+FLOPS = Cost("FLOPs", "FLOPs", lambda record: record.result.flops_total)
+SECONDS = Cost("wall-clock", "seconds of training", lambda record: record.steady_seconds)
+BYTES = Cost("memory", "bytes of the encoder's linear layers in training", lambda record: record.result.bytes.total)
+COSTS = (FLOPS, SECONDS, BYTES)
 
 Point = tuple[float, float]  # cost, loss
 BySeed = Mapping[int, float]
@@ -33,7 +48,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 def cost_at(loss: float, points: Sequence[Point]) -> float | None:
     """The cost at which a family reaches a loss, by log-log interpolation along its Pareto front.
 
-    Between neighbours of the front, log cost is linear in log loss (METHOD: arXiv 2108.06277, section 4).
+    Between neighbours of the front, log cost is linear in log loss (docs/method.md, section 4).
 
     Args:
         loss: nats, above 0.
@@ -56,27 +71,27 @@ class EqualLoss:
 
     Attributes:
         configuration: the sparse one.
-        ratios: for each cost of COSTS, sparse cost / dense cost; below 1 is a win. None where a shared seed's loss lies
+        ratios: for each of COSTS, sparse cost / dense cost; below 1 is a win. None where a shared seed's loss lies
             outside the range of losses that the dense family of that seed spans.
     """
 
     configuration: Configuration
-    ratios: dict[str, Estimate | None]
+    ratios: dict[Cost, Estimate | None]
 
     @property
     def critical_cost(self) -> float | None:
         """How much slower than dense a sparse FLOP may run before the wall-clock win is lost: 1 / the FLOP ratio."""
-        ratio = self.ratios["flops_total"]
+        ratio = self.ratios[FLOPS]
         return 1 / ratio.mean if ratio else None
 
 
 def equal_loss(configurations: Sequence[Configuration]) -> list[EqualLoss]:
     """Cost ratios at equal loss of each sparse configuration, against the dense ones among them.
 
-    The dense family of a configuration are models of different sizes, trained under the same conditions; of each size
-    the one with the lowest loss. Where there are not two sizes, the configuration is left out. Each seed is compared
-    with the family of the same seed; the ratios' geometric mean over the seeds that all share is given with the t
-    interval of their logarithms.
+    The dense family of a configuration is made of models of different sizes that were trained under the same
+    conditions; of each size it has the one with the lowest loss. Where there are not two sizes, the configuration is
+    left out. Each seed is compared with the family of the same seed; a ratio is the geometric mean over the seeds that
+    all of them share, with the t interval of the logarithms.
     """
     dense = [one for one in configurations if one.dense]
     compared = []
@@ -91,8 +106,8 @@ def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[ByS
     """What one configuration costs over a dense family at the same loss.
 
     Args:
-        costs, losses: of the configuration, above 0.
-        dense: the same two of each member of the family; they share a seed with the configuration.
+        costs, losses: of the configuration, by seed, above 0.
+        dense: (costs, losses) of each member of the family; some seed is common to all of them and the configuration.
 
     Returns:
         The geometric mean over the seeds that all have, each compared with the family of the same seed; None where the
@@ -108,8 +123,10 @@ def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[ByS
 
 
 def _family(sparse: Configuration, dense: Sequence[Configuration]) -> list[Configuration]:
-    """Of each size the dense model that shares the most seeds with a sparse one, and of these that of the lowest loss;
-    none where they have no seed in common.
+    """The dense models that a sparse one is compared with.
+
+    Of each size it is the one that shares the most seeds with the sparse model, and of several such that of the lowest
+    loss over these seeds. There is none where no seed is common to all.
     """
     seeds = set(sparse.losses)
 
@@ -123,6 +140,6 @@ def _family(sparse: Configuration, dense: Sequence[Configuration]) -> list[Confi
     return family if seeds.intersection(*(member.losses for member in family)) else []
 
 
-def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: str) -> Estimate | None:
-    family = [(member.by_seed(cost), member.losses) for member in dense]
-    return ratio_at_equal_loss(sparse.by_seed(cost), sparse.losses, family)
+def _ratio(dense: Sequence[Configuration], sparse: Configuration, cost: Cost) -> Estimate | None:
+    family = [(member.by_seed(cost.of), member.losses) for member in dense]
+    return ratio_at_equal_loss(sparse.by_seed(cost.of), sparse.losses, family)

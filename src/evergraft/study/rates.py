@@ -39,15 +39,18 @@ class Sweep:
 
     @property
     def factor(self) -> float:
-        """The formula's: eta(s) / eta(0) = exp(1.969 s^2 + 0.2905 s) (docs/method.md, section 3)."""
+        """The paper's formula for the optimum over the dense one, exp(1.969 s^2 + 0.2905 s) at sparsity s.
+
+        It is that of docs/method.md, section 3.
+        """
         return learning_rate_factor(self.best.recipe.density)
 
     @cached_property
     def optima(self) -> dict[int, float]:
         """For each seed, the rate at which a parabola through the losses of the best rate and its neighbours is lowest.
 
-        Over the logarithm of the rate. Empty where the best lies at the edge, and where the parabola of a seed is not
-        lowest between the neighbours: nothing is extrapolated.
+        The parabola is over the logarithm of the rate. Nothing is extrapolated: there is no optimum where the best rate
+        lies at the edge, nor where the parabola of some seed is not lowest between the neighbours.
         """
         if self.at_edge:
             return {}
@@ -66,17 +69,17 @@ class Sweep:
 
     @property
     def over_dense(self) -> Estimate | None:
-        """A sparse model's optimum over the dense one's of the same seed: what the formula's factor predicts."""
+        """The sparse model's optimum over the dense one's, paired by seed; the formula predicts `factor` for it."""
         dense = self.dense.optima if self.dense and not self.best.dense else {}
         shared = sorted(self.optima.keys() & dense.keys())
         return log_t_interval([self.optima[seed] / dense[seed] for seed in shared]) if shared else None
 
 
 def sweeps(configurations: Sequence[Configuration]) -> list[Sweep]:
-    """Whatever was trained at three rates or more, and differs in nothing else."""
+    """Gather configurations that differ in the learning rate alone, wherever there are three or more of them."""
     groups: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
     for one in configurations:
-        groups[one.family, one.setting(learning_rate=None)].append(one)
+        groups[one.family, one.first.setting_with(learning_rate=None)].append(one)
     swept = [tuple(sorted(members, key=_rate)) for members in groups.values() if len(members) > 2]
     dense = [Sweep(members) for members in reversed(swept) if members[0].dense]
     return [Sweep(one, next((its for its in dense if its.best.trained_like(one[0])), None)) for one in swept]

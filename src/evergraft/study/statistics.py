@@ -18,9 +18,9 @@ class Estimate:
     """A mean and its confidence interval.
 
     Attributes:
-        mean: over the seeds.
-        low, high: the ends of the interval; None for a single seed.
-        seeds: how many.
+        mean: the arithmetic mean over the seeds, or the geometric one of ratios.
+        low, high: the ends of the 95 % interval; None for a single seed.
+        seeds: how many seeds there are.
     """
 
     mean: float
@@ -32,7 +32,10 @@ class Estimate:
         return self.text()
 
     def text(self, digits: int = 3) -> str:
-        """`2.345 ± 0.012`; of an interval that is not symmetric (of a ratio), `0.51 (0.48 to 0.55)`."""
+        """The mean and its interval, with this many digits after the point.
+
+        It reads `2.345 ± 0.012`, or `0.51 (0.48 to 0.55)` if the interval is not symmetric, as that of a ratio.
+        """
         if self.low is None or self.high is None:
             return f"{self.mean:.{digits}f}"
         half = (self.high - self.low) / 2
@@ -42,7 +45,7 @@ class Estimate:
 
 
 def t_interval(values: Sequence[float]) -> Estimate:
-    """The mean of values, with Student's t interval at 95 % (n - 1 degrees of freedom); none for one value."""
+    """The mean of values, with Student's t interval at 95 % (n - 1 degrees of freedom); one value has no interval."""
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Estimate(mean, None, None, count)
@@ -67,7 +70,15 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
 
 def verdict(difference: Estimate | None, wanted: Callable[[float], bool]) -> str:
-    """Whether the mean of a difference is as wanted, `yes` or `no`, and whether its interval holds zero."""
+    """Whether a difference is as wanted, in words.
+
+    Args:
+        difference: None gives `-`.
+        wanted: whether a mean is as wanted.
+
+    Returns:
+        `yes` or `no`, followed by `, within noise` if the interval holds zero, or by ` (one seed)`.
+    """
     if difference is None:
         return "-"
     said = "yes" if wanted(difference.mean) else "no"

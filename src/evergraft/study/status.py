@@ -1,4 +1,4 @@
-"""How far a study is, read from its folders alone."""
+"""How far a study is, as the folders of its runs tell."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from evergraft.errors import EvergraftError
-from evergraft.runs.folder import RECIPE, read_result
+from evergraft.runs.layout import METRICS, RECIPE, RESULT
 from evergraft.runs.recipe import Recipe, load_recipe
+from evergraft.runs.result import read_result
 from evergraft.study.grid import PlannedRun, Study
 
 State = Literal["finished", "running", "failed", "stopped", "waiting"]
 STATES: tuple[State, ...] = ("finished", "running", "failed", "stopped", "waiting")
-RESULT_FILE, METRICS_FILE = "result.json", "metrics.jsonl"
-LOSS = "validation_mlm_loss"  # of a result
 TAIL = 8192  # bytes at the end of metrics.jsonl that hold its last lines
 
 
@@ -59,7 +58,11 @@ def check_unchanged(study: Study) -> None:
 
 
 def check_run_unchanged(study: Study, run: PlannedRun) -> None:
-    """The same for one run."""
+    """Check that a run, if it was begun, was begun with the recipe that the study asks for now.
+
+    Raises:
+        EvergraftError: it was begun with another one, or not by this study.
+    """
     if not (run.folder / RECIPE).exists():
         return
     if not run.recipe_file.is_file():
@@ -83,14 +86,14 @@ def study_status(study: Study) -> list[RunStatus]:
 
 def run_status(run: PlannedRun) -> RunStatus:
     """The status of one run."""
-    result = run.folder / RESULT_FILE
-    if result.exists():
+    path = run.folder / RESULT
+    if path.exists():
         try:
-            figures = read_result(result, "remove it and run the study again")
-            return RunStatus(run, "finished", 1.0, figures["seconds"], figures[LOSS], None)
+            result = read_result(path, "remove it and run the study again")
+            return RunStatus(run, "finished", 1.0, result.seconds, result.validation_mlm_loss, None)
         except EvergraftError as torn:
             return RunStatus(run, "failed", 0.0, 0.0, None, str(torn))
-    last = _last_training_line(run.folder / METRICS_FILE)
+    last = _last_training_line(run.folder / METRICS)
     reason = run.error.read_text(encoding="utf-8") if run.error.exists() else None
     state: State = "waiting"
     if is_running(run.log):
@@ -104,7 +107,7 @@ def run_status(run: PlannedRun) -> RunStatus:
 
 
 def is_running(log: Path) -> bool:
-    """Whether a process holds the log of a run, whoever started it."""
+    """Whether some process is working on the run that has this log."""
     try:
         with log.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -118,8 +121,9 @@ def is_running(log: Path) -> bool:
 def seconds_left(statuses: Sequence[RunStatus], jobs: int) -> float | None:
     """Expected training time until the study ends, in seconds; None while nothing is known, 0 when all is done.
 
-    A run is expected to take as long as its like, other seeds of the same recipe, or else as all: the median of them,
-    since the time of a run that was paused, or had a busy machine, says little of the next.
+    A run is expected to take as long as the median of the runs of its recipe with other seeds, or of all runs where
+    nothing is known of those. It is the median because a run that was paused, or had a busy machine, says little of the
+    next.
 
     Args:
         statuses: of all runs; failed ones are not waited for.
@@ -128,19 +132,19 @@ def seconds_left(statuses: Sequence[RunStatus], jobs: int) -> float | None:
     known: dict[str, list[float]] = defaultdict(list)
     for status in statuses:
         if status.progress > 0:
-            known[_like(status.run)].append(status.seconds / status.progress)
+            known[_without_seed(status.run)].append(status.seconds / status.progress)
     left = [status for status in statuses if status.state not in ("finished", "failed")]
     if not left:
         return 0.0
     if not known:
         return None
     everything = [seconds for found in known.values() for seconds in found]
-    expected = [(1 - status.progress) * median(known[_like(status.run)] or everything) for status in left]
+    expected = [(1 - status.progress) * median(known[_without_seed(status.run)] or everything) for status in left]
     return sum(expected) / min(jobs, len(left))
 
 
 def status_report(study: Study, statuses: Sequence[RunStatus], jobs: int) -> dict[str, Any]:
-    """What `study status --json` prints: the names of runs by state, failures with reasons, and the time left."""
+    """A study's status as JSON has it: the names of runs by state, the reasons of failures, and the seconds left."""
     report: dict[str, Any] = {"study": str(study.path), "output": str(study.output), "runs": len(statuses)}
     for state in STATES:
         report[state] = [status.run.name for status in statuses if status.state == state]
@@ -163,7 +167,7 @@ def print_status(study: Study, statuses: Sequence[RunStatus], jobs: int) -> None
             console.print(f"{status.run.name} failed: {status.reason}", soft_wrap=True, markup=False)
     said = counted([status.state for status in statuses])
     left = seconds_left(statuses, jobs)
-    console.print(f"{said}{f'; {duration(left)} left with --jobs {jobs}' if left else ''}", soft_wrap=True)
+    console.print(f"{said}{f'; {duration(left)} left, {jobs} at a time' if left else ''}", soft_wrap=True)
 
 
 def counted(states: Sequence[str]) -> str:
@@ -179,7 +183,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _like(run: PlannedRun) -> str:
+def _without_seed(run: PlannedRun) -> str:
     return run.name.rpartition("-s")[0]
 
 

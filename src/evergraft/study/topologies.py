@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +13,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from evergraft.runs.folder import Run
+from evergraft.sparse.allocate import allocate
+from evergraft.sparse.config import SparsityConfig
 from evergraft.sparse.conversion import random_generator
 from evergraft.sparse.topology import BlockTopology
-from evergraft.study.collection import RunRecord
+from evergraft.study.record import RunRecord
 
+INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")  # tensors of a layer's topology
 LARGEST, SMALLEST = 256, 96  # pixels of a picture's sides: larger ones are averaged, smaller ones enlarged
 WHITE, KEPT, GONE, NEW = (250, 250, 249), (15, 82, 87), (176, 182, 190), (234, 138, 30)
 
@@ -27,13 +28,15 @@ WHITE, KEPT, GONE, NEW = (250, 250, 249), (15, 82, 87), (176, 182, 190), (234, 1
 class LayerPicture:
     """A layer's topology at both ends of training.
 
+    Out features run downwards in the pictures, in features to the right. Blocks that were there from the first step to
+    the last are dark in both; grey are those of the first that were pruned, orange those of the last that were grown.
+
     Attributes:
         layer: its short name.
         size: `512 x 128 in blocks of 4x4`.
         kept: share of the blocks of the first topology that the last one still has.
         explored: share of all blocks that were ever active.
-        before, after: PNG pictures as data URIs, out features downwards, in features to the right. Before: blocks kept
-            to the end dark, those that go grey. After: kept ones dark, those grown during training orange.
+        before, after: PNG pictures as data URIs.
     """
 
     layer: str
@@ -48,37 +51,55 @@ def layer_pictures(record: RunRecord, encoder_layers: int = 3) -> list[LayerPict
     """The pictures of a sparse run.
 
     Args:
-        encoder_layers: of a deeper encoder only its first, last and middle layers are drawn, this many.
+        record: the run.
+        encoder_layers: how many encoder layers to draw; of a deeper encoder the first, the last and some between.
 
     Raises:
         EvergraftError: the run's model is not there, or torn.
     """
-    explored = {line["layer"]: line["explored"] for line in record.topology}
-    last = dict(_last_topologies(Run(record.folder, record.recipe).model_folder))
+    explored = {update.layer: update.explored for update in record.logged_updates}
+    last = last_topologies(record)
+    first = first_topologies(record, last)
     in_order = [name for name in explored if name in last] or list(last)
     chosen = _chosen([_stack_layer(name) for name in last], encoder_layers)
     return [
-        _picture(name, first_topology(record, name, last[name]), last[name], explored.get(name, last[name].density))
+        _picture(name, first[name], last[name], explored.get(name, last[name].density))
         for name in in_order
         if _stack_layer(name) in chosen
     ]
 
 
-def first_topology(record: RunRecord, name: str, last: BlockTopology) -> BlockTopology:
-    """The topology a layer began with: a pure function of seed and name, as `sparsify` draws it."""
-    rng = random_generator(record.recipe.seed, name)
-    return BlockTopology.random(last.out_features, last.in_features, last.block, record.recipe.density, rng)
+def first_topologies(record: RunRecord, last: Mapping[str, BlockTopology]) -> dict[str, BlockTopology]:
+    """The topologies that a run began with, drawn again as `sparsify` draws them: from the seed and a layer's name.
+
+    Args:
+        record: the run.
+        last: the topologies that it ended with, of every sparse layer by name.
+    """
+    config = record.recipe.part(SparsityConfig)
+    shapes = {name: (topology.out_features, topology.in_features) for name, topology in last.items()}
+    counts = allocate(shapes, config)
+    return {
+        name: BlockTopology.random_count(*shape, last[name].block, counts[name], random_generator(config.seed, name))
+        for name, shape in shapes.items()
+    }
 
 
-def _last_topologies(model: Path) -> Iterator[tuple[str, BlockTopology]]:
-    block = json.loads((model / "config.json").read_text(encoding="utf-8"))["block"]
-    with safe_open(model / "model.safetensors", "pt") as file:
+def last_topologies(record: RunRecord) -> dict[str, BlockTopology]:
+    """The topologies of a finished run's model, by the names of their layers.
+
+    Raises:
+        EvergraftError: the run's model is not there, or torn.
+    """
+    config = record.recipe.part(SparsityConfig)
+    topologies = {}
+    with safe_open(Run(record.folder, record.recipe).model_folder / "model.safetensors", "pt") as file:
         for key in file.keys():  # noqa: SIM118 - no dict
             if key.endswith(".row_offsets"):
                 name = key.removesuffix(".row_offsets")
-                indices = ("row_offsets", "columns", "transposed_offsets", "transposed_order")
-                tensors = (file.get_tensor(f"{name}.{index}") for index in indices)
-                yield name, BlockTopology((block[0], block[1]), *tensors)
+                tensors = (file.get_tensor(f"{name}.{index}") for index in INDICES)
+                topologies[name] = BlockTopology(config.of_layer(name)[1], *tensors)
+    return topologies
 
 
 def _stack_layer(name: str) -> int:

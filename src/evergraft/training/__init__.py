@@ -1,1 +1,1 @@
-"""Pre-training from a recipe, evaluation and export."""
+"""Pre-training from a recipe, and what is done with a finished run: evaluation and export."""

@@ -8,13 +8,17 @@ from contextlib import contextmanager
 
 
 class Budget:
-    """Progress of a run, from 0 to 1, by optimiser steps or by training time.
+    """The progress of a run, from 0 to 1, by optimiser steps or by training time.
 
-    Training time excludes validation and saving; it goes on where a resumed run had stopped.
+    Training time leaves out validation and saving; in a resumed run it continues from the time that was reached.
 
     Args:
-        steps: length in steps, or None.
-        seconds: length in seconds of training time, or None; one of the two is given.
+        steps: the run's length in optimiser steps; None if the clock decides.
+        seconds: the run's length in seconds of training time; used where `steps` is None.
+
+    Example:
+        >>> Budget(steps=100, seconds=None).progress(25)
+        0.25
     """
 
     def __init__(self, steps: int | None, seconds: float | None) -> None:
@@ -29,12 +33,12 @@ class Budget:
         return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def start(self, elapsed: float = 0.0) -> None:
-        """Start the clock, at the time a resumed run had reached."""
+        """Start the clock, at the `elapsed` seconds that a resumed run had reached."""
         self._before, self._since = elapsed, time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock for a while, if it runs."""
+        """Stop the clock, if it runs, until the block ends."""
         running, self._before = self._since is not None, self.elapsed
         self._since = None
         try:
@@ -49,5 +53,10 @@ class Budget:
 
 
 def rate_factor(progress: float, warmup: float) -> float:
-    """The learning rate over its peak: linear from 0 to 1 in the share `warmup`, then linear to 0."""
+    """The learning rate divided by its peak: it rises from 0 to 1 during warmup, then falls to 0, both linearly.
+
+    Args:
+        progress: the share of the run that is done, in [0, 1].
+        warmup: the share of the run in which the rate rises, in [0, 1).
+    """
     return progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)

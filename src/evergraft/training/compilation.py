@@ -1,4 +1,7 @@
-"""Compiled runs: whether this machine can compile, and what makes them repeat."""
+"""Compiled runs: whether this machine can compile, and what makes them repeat.
+
+This module is not part of the public interface.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from evergraft.errors import EvergraftError
 
 
 def check_compiler(device: str) -> None:
-    """Compile one line for a device; seconds.
+    """Find out whether torch can compile on this machine, by compiling one line; that takes seconds.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: the kind of device to compile for, `cpu` or `cuda`.
 
     Raises:
-        EvergraftError: there is no compiler, or one that fails.
+        EvergraftError: there is no compiler, or it fails.
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(64, device=device))
@@ -26,14 +29,17 @@ def check_compiler(device: str) -> None:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         needed = "a C++ compiler such as g++" if device == "cpu" else "Triton and a C compiler such as gcc"
         raise EvergraftError(
-            f"--compile: torch cannot compile for {device} on this machine, which takes {needed}, Python's headers and "
-            f"a temporary folder to write to; got {reason[0]}: provide them, or leave --compile out"
+            f"`compile`: torch cannot compile for {device} on this machine, which takes {needed}, Python's headers and "
+            f"a temporary folder to write to; got {reason[0]}: provide them, or leave `compile` out"
         ) from None
 
 
 @contextmanager
 def one_order_of_sums() -> Iterator[None]:
-    """Let what is compiled within add up gradients in one order, however many threads; embeddings' it would not."""
+    """Within this block, compiled code adds up gradients in one order, however many threads compute them.
+
+    Without it, the gradients of embeddings would be added up in whatever order the threads come to.
+    """
     mode = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

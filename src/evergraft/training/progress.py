@@ -1,4 +1,4 @@
-"""What a run shows while it trains, and how it stops early without losing anything."""
+"""What a run shows while it trains, and how it ends: by its budget, or early by a signal without losing anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from evergraft.training.budget import Budget
 
 
 class ProgressBar(TrainerCallback):
-    """A bar on standard error: loss, tokens a second, explored degrees of freedom, time left."""
+    """A bar on standard error: loss, tokens per second, explored degrees of freedom, time left.
+
+    Args:
+        budget: how far the run is.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -30,7 +34,7 @@ class ProgressBar(TrainerCallback):
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Give the terminal back, whatever ends training."""
+        """Give the terminal back when the block ends, by an error too."""
         try:
             yield
         finally:
@@ -45,7 +49,7 @@ class ProgressBar(TrainerCallback):
         self.bar.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move it."""
+        """Move the bar."""
         self.bar.update(self.task, completed=self.budget.progress(state.global_step), step=state.global_step)
 
     def on_log(
@@ -64,7 +68,14 @@ class ProgressBar(TrainerCallback):
 
 
 class BudgetCallback(TrainerCallback):
-    """Ends training when the budget is spent, or saves and ends it when a signal asks for that."""
+    """Ends training when the budget is spent, or after a signal; either way everything is saved first.
+
+    Args:
+        budget: how long the run is.
+
+    Attributes:
+        signal: the signal that came, if one did.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -89,9 +100,9 @@ class BudgetCallback(TrainerCallback):
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM end training after the step in hand; a second one kills as usual.
+        """Within this block, the first Ctrl-C or SIGTERM ends training after the current step; a second one kills.
 
-        Outside the main thread, where Python lets nobody handle signals, they stay as they are.
+        Outside the main thread Python does not let signals be handled, and they keep their usual effect.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

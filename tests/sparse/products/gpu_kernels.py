@@ -1,34 +1,19 @@
-"""The GPU backend wherever the tests run: natively on a GPU, else on the CPU in Triton's interpreter."""
+"""Where the tests of the GPU kernels run, and the problems that they solve: on a GPU, else in Triton's interpreter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
-import evergraft.sparse.products as products
+from evergraft import BlockTopology
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NATIVE = DEVICE == "cuda"
-BACKEND = "gpu" if NATIVE else "interpreted"
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[str]:
-    """The name that `backend=` takes for the GPU kernels; without a GPU, `interpreted` is registered for it."""
-    pytest.importorskip("triton")
-    with pytest.MonkeyPatch.context() as patch:
-        for kernel in tuned_kernels():
-            patch.setattr(kernel, "configs", kernel.configs[:1])  # with one choice nothing is measured
-        if not NATIVE:
-            _teach_interpreter(patch)
-            patch.setattr(products, "_backends", {"interpreted": interpreted_backend(), **products._backends})
-        yield BACKEND
+BACKEND = "gpu" if NATIVE else "interpreted"  # the second is registered by the fixture `gpu_backend`
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 
 def tuned_kernels() -> dict[Any, tuple[int, int]]:
@@ -45,25 +30,22 @@ def tuned_kernels() -> dict[Any, tuple[int, int]]:
     }
 
 
-def interpreted_backend() -> SimpleNamespace:
-    """The kernels as a backend that `auto` passes over (it is registered first) and that takes CPU tensors."""
-    from evergraft.sparse.products import gpu
+def problem(topology, dtype=torch.float32, tokens=37, seed=0):
+    """X, values, bias and the gradient of y, on `DEVICE`."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (
+        (tokens, topology.in_features),
+        (topology.active, *topology.block),
+        (topology.out_features,),
+        (tokens, topology.out_features),
+    )
+    return [torch.randn(*shape, generator=generator).to(DEVICE, dtype) for shape in shapes]
 
-    functions = {name: getattr(gpu, name) for name in ("forward", "input_gradient", "weight_gradient")}
-    return SimpleNamespace(name="interpreted", supports=lambda x, values: x.dtype in gpu.DTYPES, **functions)
+
+def random_topology(block, rows=3, columns=5, density=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    return on_device(BlockTopology.random(rows * block[0], columns * block[1], block, density, rng))
 
 
-def _teach_interpreter(patch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter multiplies the bit patterns of bfloat16 as if they were integers; decode them first."""
-    from triton.runtime import interpreter
-
-    def decoded(handle: interpreter.TensorHandle) -> np.ndarray:
-        if handle.dtype.scalar.is_bf16():
-            return (handle.data.astype(np.uint32) << 16).view(np.float32)
-        return handle.data
-
-    def create_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
-        product = np.matmul(decoded(a), decoded(b), dtype=d.data.dtype)
-        return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
-
-    patch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+def on_device(topology):
+    return BlockTopology(topology.block, *(tensor.to(DEVICE) for tensor in topology.tensors()))

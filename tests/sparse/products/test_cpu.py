@@ -1,4 +1,4 @@
-"""The native CPU products, every tier this machine can run, against the reference."""
+"""The native CPU products of every tier that this machine can run, against the reference."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-import evergraft.sparse.products as products
 from evergraft import BlockTopology, EvergraftError
 from evergraft.bench.timing import torch_threads
-from evergraft.kernels import native as library
+from evergraft.kernels import native
 from evergraft.kernels.native import runnable_tiers
-from evergraft.sparse.products import cpu, dense, linear
+from evergraft.sparse.linear import linear
+from evergraft.sparse.products import choose_backend, cpu, dense
 from evergraft.sparse.products.cpu import CpuBackend
 
 pytestmark = pytest.mark.skipif(not runnable_tiers(), reason="evergraft was installed without its native CPU products")
@@ -170,8 +170,8 @@ def test_not_a_number_stays_one():
 
 def test_chosen_automatically():
     x, values = torch.randn(2, 4), torch.randn(1, 4, 4)
-    assert products.choose_backend("auto", x, values).name == "cpu"
-    assert products.choose_backend("auto", x.double(), values.double()).name == "dense"
+    assert choose_backend("auto", x, values).name == "cpu"
+    assert choose_backend("auto", x.double(), values.double()).name == "dense"
     assert CpuBackend().tier() == runnable_tiers()[-1]
 
 
@@ -215,9 +215,9 @@ def test_a_malformed_topology_never_reaches_a_kernel(order):
         all_products(CpuBackend(), topology, x, values, bias, grad)
 
 
-def test_without_libraries_the_reference_serves_and_says_so_once(monkeypatch, recwarn):
+def test_without_libraries_the_reference_serves_and_warns_once(monkeypatch, recwarn):
     cpu._warn_of_missing_libraries.cache_clear()
-    monkeypatch.setattr(library, "runnable_tiers", lambda: ())
+    monkeypatch.setattr(native, "runnable_tiers", lambda: ())
     topology, x, values, bias, _ = problem((4, 4))
     for _ in range(2):
         torch.testing.assert_close(linear(x, values, topology, bias), dense.forward(x, values, topology, bias))

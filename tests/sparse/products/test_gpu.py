@@ -1,56 +1,36 @@
-"""The GPU kernels against the reference backend: natively on a GPU, else in Triton's interpreter."""
+"""The products of the GPU kernels against the reference: on a GPU, else in Triton's interpreter."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from evergraft import BlockTopology, SparseLinear, TopologyUpdater
-from evergraft.sparse.products import backend_names, choose_backend, linear
-from tests.sparse.products.gpu_kernels import BACKEND, DEVICE, NATIVE, backend, tuned_kernels
+from evergraft import BlockTopology
+from evergraft.sparse.products import choose_backend
+from tests.sparse.products.gpu_kernels import (
+    BACKEND,
+    DEVICE,
+    NATIVE,
+    TOLERANCE,
+    on_device,
+    problem,
+    random_topology,
+    tuned_kernels,
+)
 
-__all__ = ["backend"]
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("gpu_backend")
 
 BLOCKS = [
     (1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64), (128, 128),
     (16, 1), (32, 1), (64, 1), (1, 16), (1, 64), (4, 1), (1, 4),
     (8, 2), (2, 8), (24, 16), (16, 48), (3, 5), (136, 1), (1, 136), (144, 160),
 ]  # fmt: skip
-TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-
-
-def problem(topology, dtype=torch.float32, tokens=37, seed=0):
-    """X, values, bias and the gradient of y."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = (
-        (tokens, topology.in_features),
-        (topology.active, *topology.block),
-        (topology.out_features,),
-        (tokens, topology.out_features),
-    )
-    return [torch.randn(*shape, generator=generator).to(DEVICE, dtype) for shape in shapes]
 
 
 def named(topology, dtype=torch.float32, tokens=37, seed=0):
     return dict(zip(("x", "values", "bias", "grad"), problem(topology, dtype, tokens, seed), strict=True))
-
-
-def random_topology(block, rows=3, columns=5, density=0.3, seed=0):
-    rng = np.random.default_rng(seed)
-    return on_device(BlockTopology.random(rows * block[0], columns * block[1], block, density, rng))
-
-
-def on_device(topology):
-    return BlockTopology(topology.block, *(tensor.to(DEVICE) for tensor in topology.tensors()))
 
 
 def products_of(name, x, values, topology, bias, grad):
@@ -205,87 +185,3 @@ def test_deterministic():
     operands = named(topology, tokens=600)
     first, again = (products_of(BACKEND, topology=topology, **operands) for _ in range(2))
     assert all(torch.equal(mine, other) for mine, other in zip(first, again, strict=True))
-
-
-@pytest.mark.parametrize("op", ["forward", "input_gradient", "weight_gradient"])
-def test_opcheck(op):
-    topology = random_topology((16, 2))
-    x, values, bias, grad = problem(topology)
-    arguments = {"forward": (x, values, bias), "input_gradient": (grad, values), "weight_gradient": (grad, x, values)}
-    if op == "forward":
-        [tensor.requires_grad_() for tensor in arguments[op]]
-    torch.library.opcheck(getattr(torch.ops.evergraft, op).default, (*arguments[op], *topology.tensors(), BACKEND))
-
-
-@pytest.mark.parametrize("compiler", ["aot_eager", *(["inductor"] if NATIVE else [])])
-def test_compiles_whole(compiler):
-    topology = random_topology((16, 16))
-    x, values, bias, _ = (t.requires_grad_() for t in problem(topology))
-
-    def layer(x, values, bias):
-        return F.gelu(linear(x, values, topology, bias, BACKEND))
-
-    results = []
-    for function in (layer, torch.compile(layer, fullgraph=True, backend=compiler)):
-        y = function(x, values, bias)
-        results.append((y, *torch.autograd.grad(y.square().sum(), (x, values, bias))))
-    torch.testing.assert_close(results[1], results[0])
-
-
-def test_autocast():
-    topology = random_topology((16, 16))
-    x, values, bias, _ = (t.requires_grad_() for t in problem(topology))
-    with torch.autocast(DEVICE, torch.bfloat16):
-        y = linear(x, values, topology, bias, BACKEND)
-    y.float().sum().backward()
-    assert y.dtype == torch.bfloat16
-    assert values.grad.dtype == torch.float32
-
-
-def train(name, block):
-    """A small network on a fixed batch, its topology updated twice; the losses and the last values."""
-    torch.manual_seed(0)
-    layers = [SparseLinear.random(32, 64, 0.3, block, backend=name), SparseLinear.random(64, 32, 0.3, block, seed=1)]
-    layers[1].backend = name
-    model = nn.Sequential(layers[0], nn.GELU(), layers[1])
-    for layer in layers:
-        layer.reset_parameters(0.2, torch.Generator().manual_seed(3))
-    model.to(DEVICE)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    updater = TopologyUpdater(model, optimizer, total_steps=9, updates=3)
-    x = torch.randn(48, 32, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    losses = []
-    for _ in range(9):
-        optimizer.zero_grad()
-        loss = F.mse_loss(model(x), x.flip(1))
-        loss.backward()
-        optimizer.step()
-        updater.step()
-        losses.append(loss.item())
-    return losses, [layer.to_dense().weight.detach() for layer in layers]
-
-
-@pytest.mark.parametrize("block", [(16, 16), (16, 1)])
-def test_training_follows_the_reference(block):
-    (losses, weights), (reference_losses, reference_weights) = train(BACKEND, block), train("dense", block)
-    assert losses[-1] < losses[0]
-    assert losses == pytest.approx(reference_losses, rel=1e-4)
-    torch.testing.assert_close(weights, reference_weights, rtol=1e-3, atol=1e-4)
-
-
-def test_only_gpu_tensors_are_taken():
-    from evergraft.sparse.products import gpu
-
-    topology = random_topology((4, 4))
-    x, values, _, _ = (t.cpu() for t in problem(topology))
-    assert not gpu.supports(x, values)
-    assert choose_backend("auto", x, values).name not in ("gpu", "interpreted")
-    assert "gpu" in backend_names()
-
-
-@pytest.mark.parametrize("prelude", ["import sys; sys.modules['triton'] = None", "import sys"])
-def test_triton_is_not_needed_before_the_first_product(prelude):
-    check_it = f"{prelude}; from evergraft import layer, products; assert not sys.modules.get('triton'); "
-    check_it += "print(*products.backend_names())"
-    printed = subprocess.run([sys.executable, "-c", check_it], capture_output=True, text=True, check=True).stdout
-    assert ("gpu" in printed.split()) == ("None" not in prelude)

@@ -16,15 +16,14 @@ from transformers import TrainerCallback
 
 from evergraft import BlockTopology, SparseLinear
 from evergraft.bert.sizes import FAMILY
-from evergraft.sparse.products import linear
+from evergraft.sparse.linear import linear
 from evergraft.training.pretrain import pretrain, resume
-from tests.sparse.products.gpu_kernels import NATIVE, backend
+from tests.sparse.products.gpu_kernels import NATIVE
 
-__all__ = ["backend"]
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not NATIVE, reason="needs a GPU, and torch sees none"),
-    pytest.mark.usefixtures("backend"),
+    pytest.mark.usefixtures("gpu_backend"),
 ]
 
 BLOCKS = [(64, 64), (16, 16), (16, 1), (1, 16), (1, 1)]

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergraft import BlockTopology
-from tests.sparse.products.gpu_kernels import DEVICE, backend
+from tests.sparse.products.gpu_kernels import DEVICE
 
-__all__ = ["backend"]
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("gpu_backend")
 
 
 def grouping_of(sizes):

@@ -17,7 +17,7 @@ from evergraft.sparse.topology import BlockTopology
 
 
 class _Topology(ctypes.Structure):
-    """`Topology` of native/products.cpp."""
+    """`Topology` of native/topology.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("block_rows", "block_columns", "height", "width", "active")),
@@ -108,3 +108,6 @@ def _rows(x: Tensor) -> tuple[Tensor, int]:
     if x.stride(1) != 1 or x.stride(0) < x.shape[1]:
         x = x.contiguous()
     return x, x.stride(0)
+
+
+BACKEND = CpuBackend()

@@ -1,7 +1,8 @@
-"""Outputs of a group of blocks at once: the inputs its blocks meet are gathered into tensor-core tiles.
+"""All outputs of a group of blocks at once: the inputs that its blocks meet are gathered into tensor-core tiles.
 
-The blocks of a group, laid side by side, are one matrix [run * blocks, span]. A program multiplies the inputs of a
-tile of tokens with it, so blocks of any shape fill the depth of a tile: 64 blocks of 64x1 as well as four of 16x16.
+The blocks of a group, laid side by side, form a matrix [run * blocks, span]. For a tile of tokens a program gathers the
+inputs that they meet and multiplies the two. So blocks of any shape fill the depth of a tile: 64 blocks of 64x1 fill a
+depth of 64 just as four blocks of 16x16 do. The module `grouping` defines group, span, run and place.
 """
 
 from __future__ import annotations
@@ -24,15 +25,24 @@ from evergraft.sparse.products.gpu.work import (
     widest_tile,
 )
 
-NARROWEST_DOT = 8  # outputs in a group; with fewer a tensor core would multiply little but padding
+NARROWEST_DOT = 8  # the outputs in a group that are worth a tensor core; with fewer, most of a tile would be padding
 TOKENS_A_SHARE = 1024  # a group is split when it holds more than tokens / this times the blocks of the mean group
 REDUCE_TOKENS, REDUCE_SPAN = 64, 128
 
 
 def gather_product(x: Tensor, values: Tensor, bias: Tensor | None, grouping: Grouping) -> Tensor:
-    """X [tokens, features across] times the blocks, + bias [groups * span] -> [tokens, groups * span].
+    """Multiply x by the blocks, and add the bias.
 
-    Partial results of split groups take at most 8 * max(TOKENS_A_SHARE, tokens / 2) bytes an output.
+    The partial results of groups that are split take at most 8 * max(TOKENS_A_SHARE, tokens / 2) bytes for each output.
+
+    Args:
+        x: [tokens, features on the other side of the groups], of any strides.
+        values: [active, R, C], contiguous.
+        bias: [groups * span], contiguous, or None.
+        grouping: the blocks grouped by outputs.
+
+    Returns:
+        [tokens, groups * span], contiguous, of the dtype of x.
     """
     tokens, features = x.shape[0], grouping.groups * grouping.span
     narrow = grouping.span < NARROW
@@ -47,7 +57,7 @@ def gather_product(x: Tensor, values: Tensor, bias: Tensor | None, grouping: Gro
 
 
 def _limit(tokens: int, grouping: Grouping) -> int:
-    """The most blocks of a group that one program takes: many tokens make programs enough without splitting."""
+    """The most blocks of a group that one program takes; many tokens make enough programs without splitting groups."""
     mean: int = triton.cdiv(grouping.active, grouping.groups)
     return mean * max(2, tokens // TOKENS_A_SHARE)
 
@@ -167,7 +177,7 @@ def _gather_dot(  # type: ignore[no-untyped-def]
     BLOCK_DEPTH: tl.constexpr,
     ITEMS: tl.constexpr,
 ):
-    """One program: a tile of tokens times the blocks of some items, one after the other, on tensor cores."""
+    """Each program multiplies a tile of tokens by the blocks of some items, one after the other, on tensor cores."""
     SPAN_TILES: tl.constexpr = (SPAN + BLOCK_SPAN - 1) // BLOCK_SPAN
     item_sets = (item_count + ITEMS - 1) // ITEMS
     program = tl.program_id(0) // SPAN_TILES
@@ -234,7 +244,7 @@ def _gather_narrow(  # type: ignore[no-untyped-def]
     BLOCK_DEPTH: tl.constexpr,
     ITEMS: tl.constexpr,
 ):
-    """The same by float32 multiply-adds, for groups of fewer than `NARROWEST_DOT` outputs."""
+    """Each program does what one of `_gather_dot` does, by float32 multiply-adds, for groups of few outputs."""
     item_sets = (item_count + ITEMS - 1) // ITEMS
     program = tl.program_id(0)
     token = (program // item_sets).to(tl.int64) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
@@ -277,8 +287,8 @@ def _load_tiles(  # type: ignore[no-untyped-def]
     ORDERED: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
 ):
-    """The gathered inputs [tokens, depth] and the weights [depth, span] that they meet."""
-    EVEN_RUN: tl.constexpr = min(RUN & -RUN, BLOCK_DEPTH)  # so many neighbours in depth are neighbours in x
+    """Load gathered inputs [tokens, depth] and the weights [depth, span] that they meet."""
+    EVEN_RUN: tl.constexpr = min(RUN & -RUN, BLOCK_DEPTH)  # this many neighbours in depth are neighbours in x
     at = depth + tl.arange(0, BLOCK_DEPTH)
     within = at < (last - first) * RUN
     place = first + at // RUN
@@ -317,7 +327,7 @@ def _store(  # type: ignore[no-untyped-def]
     SPAN: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):
-    """The outputs of a whole group go to y with their bias, those of a part of one to `partials`."""
+    """Write the outputs of a whole group to y, with the bias, or those of a part of a group to `partials`."""
     within = (token < tokens)[:, None] & (span < SPAN)[None, :]
     if whole:
         feature = group.to(tl.int64) * SPAN + span
@@ -345,7 +355,7 @@ def _add_partials(  # type: ignore[no-untyped-def]
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_SPAN: tl.constexpr,
 ):
-    """One program: a tile of tokens of one split group; its partial results are added in order."""
+    """Each program adds the partial results of one split group for a tile of tokens, always in the same order."""
     SPAN_TILES: tl.constexpr = (SPAN + BLOCK_SPAN - 1) // BLOCK_SPAN
     program = tl.program_id(0) // SPAN_TILES
     split = program % split_count

@@ -1,4 +1,4 @@
-"""The blocks of a weight grouped by the block row, or by the block column, that they lie in."""
+"""The active blocks of a weight, grouped by the block row or by the block column in which they lie."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from evergraft.sparse.topology import BlockTopology
 
 @dataclass(frozen=True)
 class Grouping:
-    """One order of the blocks in which those of a group are neighbours.
+    """An order of the active blocks in which the blocks of a group are neighbours.
 
-    A group owns `span` neighbouring features of one side of the weight (the outputs of a block row, the inputs of a
-    block column); each block of it meets `run` neighbouring features of the other side. A block's *place* is its rank
-    in this order.
+    A group is a block row or a block column. It owns `span` neighbouring features on its side of the weight (the
+    outputs of a block row, the inputs of a block column), and each of its blocks meets `run` neighbouring features on
+    the other side. The *place* of a block is its rank in this order; its *slot* is its index in `values`.
 
     Attributes:
         offsets: int32 [groups + 1]; the places of group g are offsets[g] ... offsets[g + 1] - 1.
-        across: int32 [active]; at each place the block's number on the other side.
-        slots: int32 [active], the slot at each place; None where places are slots.
-        span, run: as above; (R, C) by rows, (C, R) by columns.
-        span_stride, run_stride: elements between neighbours within a block of `values`.
-        widest: the most blocks a group can hold.
+        across: int32 [active]; for each place, the block's index on the other side, as a block column or block row.
+        slots: int32 [active]; for each place, the block's slot. None if every place is its own slot.
+        span: the features that a group owns: R if groups are block rows, C if they are block columns.
+        run: the features that a block meets on the other side: C or R.
+        span_stride: the distance in `values` of two weights of a block that are neighbours along `span`.
+        run_stride: the distance in `values` of two weights of a block that are neighbours along `run`.
+        widest: the most blocks that a group can hold.
     """
 
     offsets: Tensor
@@ -40,24 +42,24 @@ class Grouping:
 
     @property
     def groups(self) -> int:
-        """Number of groups, empty ones included."""
+        """The number of groups, empty ones included."""
         return self.offsets.shape[0] - 1
 
     @property
     def active(self) -> int:
-        """Number of blocks."""
+        """The number of active blocks."""
         return self.across.shape[0]
 
 
 def by_rows(topology: BlockTopology) -> Grouping:
-    """Blocks in the order of their slots: a group is a block row."""
+    """Group the blocks by block row, which is the order of their slots."""
     height, width = topology.block
     widest = topology.transposed_offsets.shape[0] - 1
     return Grouping(topology.row_offsets, topology.columns, None, height, width, width, 1, widest)
 
 
 def by_columns(topology: BlockTopology) -> Grouping:
-    """Blocks in transposed order: a group is a block column. The rows are found on the device."""
+    """Group the blocks by block column; a kernel finds the block row of each, so that the host need not wait."""
     height, width = topology.block
     rows = torch.empty_like(topology.columns)
     steps = (topology.row_offsets.shape[0] - 1).bit_length()
@@ -80,7 +82,7 @@ SEARCH_BLOCK = 256
 
 @triton.jit
 def _find_rows(row_offsets, order, rows, row_count, active, STEPS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The block row of the slot at each place: a binary search for the last offset that is not above the slot."""
+    """Find the block row at each place by binary search: the last row whose offset is not above the block's slot."""
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     within = place < active
     slot = tl.load(order + place, mask=within, other=0)

@@ -1,7 +1,8 @@
-"""The weight gradient: a dense product over tokens, computed at the active blocks and nowhere else.
+"""The weight gradient: a dense product over tokens, computed at the active blocks only.
 
-The blocks of a group share the `span` features of one operand. A program takes a few of them, gathers the features
-they meet in the other operand, and multiplies over tokens: a tile [blocks * run, span] of gradients on tensor cores.
+The blocks of a group share the `span` features of one operand. A program takes a few blocks of a group, gathers the
+features that they meet in the other operand, and multiplies the two over tokens on tensor cores; the result is a tile
+[blocks * run, span] of gradients. The module `grouping` defines group, span, run and place.
 """
 
 from __future__ import annotations
@@ -24,17 +25,27 @@ from evergraft.sparse.products.gpu.work import (
     widest_tile,
 )
 
-GATHERED = 128  # features a program gathers, if a block is not wider than that
-PROGRAMS = 1024  # enough to keep a large GPU busy to the end; tokens are split to get as many
-SHORTEST_SHARE = 512  # tokens
+GATHERED = 128  # features that a program gathers; one block, if it is wider than this
+PROGRAMS = 1024  # programs that keep a large GPU busy to the end; tokens are split into shares to get about as many
+SHORTEST_SHARE = 512  # tokens in a share, at least
 SUM_BLOCK = 1024
 ALIGNED = 128  # a share is a multiple of this many tokens, so that every one starts on a boundary of memory
 
 
 def sampled_product(gathered: Tensor, shared: Tensor, grouping: Grouping, block: tuple[int, int]) -> Tensor:
-    """Gathered [tokens, features across], shared [tokens, groups * span] -> their product at the blocks [active, R, C].
+    """Multiply two operands over tokens, at the active blocks only.
 
-    Where tokens are split, the partial results take 4 bytes a weight and share: at most `PROGRAMS` tiles of 64 KiB.
+    If the tokens are split into shares, the partial results take 4 bytes for each weight and share, which is at most
+    `PROGRAMS` tiles of 64 KiB.
+
+    Args:
+        gathered: [tokens, features on the other side of the groups], of any strides.
+        shared: [tokens, groups * span], of any strides and the dtype of `gathered`.
+        grouping: the blocks grouped by the features of `shared`.
+        block: (R, C).
+
+    Returns:
+        [active, R, C], contiguous, of the dtype of `gathered`.
     """
     tokens = gathered.shape[0]
     values = gathered.new_empty(grouping.active, *block)
@@ -55,7 +66,7 @@ def sampled_product(gathered: Tensor, shared: Tensor, grouping: Grouping, block:
 
 
 def _shares(tokens: int, programs: int) -> int:
-    """Into how many shares to split the tokens."""
+    """Into how many shares to split the tokens, given how many programs there are for each share."""
     return max(1, min(PROGRAMS // programs, tokens // SHORTEST_SHARE))
 
 
@@ -142,9 +153,9 @@ def _sample_dot(  # type: ignore[no-untyped-def]
     BLOCK_SPAN: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
 ):
-    """One program: a tile of the gradients of one item, over one share of the tokens."""
+    """Each program computes a tile of the gradients of one item over one share of the tokens."""
     SPAN_TILES: tl.constexpr = (SPAN + BLOCK_SPAN - 1) // BLOCK_SPAN
-    EVEN_RUN: tl.constexpr = min(RUN & -RUN, BLOCK_RUN)  # so many neighbours in the tile are neighbours in `gathered`
+    EVEN_RUN: tl.constexpr = min(RUN & -RUN, BLOCK_RUN)  # this many neighbours in the tile are neighbours in `gathered`
     tile = tl.program_id(0) % (SPAN_TILES * RUN_TILES)
     program = tl.program_id(0) // (SPAN_TILES * RUN_TILES)
     group, first, last, _ = item_range(items, offsets, program % item_count, item_count, limit, SPLIT)
@@ -188,7 +199,7 @@ def _sample_dot(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _sum_shares(partials, values, size, shares, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One program: some weights, summed over the shares in order."""
+    """Each program sums `BLOCK` weights over the shares, always in the same order."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], tl.float32)
     for _ in range(shares):

@@ -1,9 +1,10 @@
-"""Outputs narrower than a tensor-core tile, of blocks whose other side is not: in two steps.
+"""Products of blocks that are narrow on the side of the outputs and wide on the other, in two steps.
 
-A tall block (64x1, say) gives each input one gradient from 64 outputs. Going by what is produced, nothing would fill
-a tile; so `spread` goes by the wide side, where all blocks of a group share their operand, and writes what each block
-adds; `collect` then sums these shares for each output, in the order of the blocks. Both take as many tokens at a time
-as keep the shares within the GPU's second-level cache.
+Take the input gradient of blocks of 64x1: each block computes the gradient of one input from those of 64 outputs, and
+one input does not fill a tensor-core tile. So the first kernel goes by the wide side, where all blocks of a group share
+their operand, and writes what each block adds to the result: its *shares*. The second kernel sums the shares of each
+number of the result in the order of the blocks. Both take only as many tokens at a time as keep the shares within the
+GPU's second-level cache. The module `grouping` defines group, span, run and place.
 """
 
 from __future__ import annotations
@@ -18,19 +19,25 @@ from evergraft.sparse.products.gpu.transpose import readable
 from evergraft.sparse.products.gpu.tuning import bucket, tuned
 from evergraft.sparse.products.gpu.work import Work, divide, dot_precision, item_range, pointer, power_of_two
 
-SHARES_BYTES = 64 * 2**20  # of shares at a time: about the second-level cache of a large GPU
-FEWEST_TOKENS = 64  # at a time, however many the blocks
-GATHERED = 64  # shares a program writes for each token
-WIDEST_TILE = 64  # of the wide side, at a time
+SHARES_BYTES = 64 * 2**20  # the shares at a time take this much: about the second-level cache of a large GPU
+FEWEST_TOKENS = 64  # tokens at a time, at least
+GATHERED = 64  # shares that a program writes for each token; those of one block, if it has more
+WIDEST_TILE = 64  # features of the wide side that a program multiplies at a time
 COLLECT_TOKENS, COLLECT_FEATURES = 64, 32
 
 
 def spread_product(x: Tensor, values: Tensor, bias: Tensor | None, wide: Grouping, narrow: Grouping) -> Tensor:
-    """X [tokens, groups * span of `wide`] times the blocks, + bias -> [tokens, groups * span of `narrow`].
+    """Multiply x by the blocks, and add the bias.
 
     Args:
-        wide: the grouping whose span is shared by the blocks of a group.
-        narrow: the opposite one, by outputs.
+        x: [tokens, groups * span of `wide`], of any strides.
+        values: [active, R, C], contiguous.
+        bias: [groups * span of `narrow`], contiguous, or None.
+        wide: the blocks grouped by inputs, the wide side.
+        narrow: the same blocks grouped by outputs, the narrow side.
+
+    Returns:
+        [tokens, groups * span of `narrow`], contiguous, of the dtype of x.
     """
     tokens, features = x.shape[0], narrow.groups * narrow.span
     y = x.new_empty(tokens, features)
@@ -48,9 +55,10 @@ def spread_product(x: Tensor, values: Tensor, bias: Tensor | None, wide: Groupin
 
 
 def _shares_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What a share is stored in: half precision if torch may reduce in it (by default it may), else float32.
+    """The dtype in which shares are stored: `dtype` if torch may reduce in half precision (the default), else float32.
 
-    Each share is the float32 sum over one block, rounded once; the shares of an output are summed in float32.
+    A share is a float32 sum over one block and is rounded once; the shares of an output are summed in float32. The
+    switches are torch's own, `torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction` and its fp16 twin.
     """
     matmul = torch.backends.cuda.matmul
     reduced = {
@@ -146,7 +154,7 @@ def _spread_dot(  # type: ignore[no-untyped-def]
     BLOCK_SPAN: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
 ):
-    """One program: what the blocks of one item add, for a tile of tokens; shares [slot * RUN + run, token]."""
+    """Each program writes the shares of one item for a tile of tokens, as shares [slot * RUN + run, token]."""
     program = tl.program_id(0)
     group, first, last, _ = item_range(items, offsets, program % item_count, item_count, limit, SPLIT)
     if group < 0:
@@ -196,7 +204,7 @@ def _add_shares(  # type: ignore[no-untyped-def]
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
 ):
-    """One program: a tile of outputs, each the sum of its blocks' shares in the order of the blocks."""
+    """Each program computes a tile of outputs, each the sum of its shares in the order of the blocks."""
     feature = (tl.program_id(0) % feature_tiles) * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
     token = (tl.program_id(0) // feature_tiles) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     exists = feature < features

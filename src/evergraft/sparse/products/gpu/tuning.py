@@ -1,4 +1,7 @@
-"""Tile sizes: measured on the GPU at hand, once a shape, and kept on disk by Triton beside its compiled kernels."""
+"""The sizes of tiles, measured on the GPU at hand once for each shape.
+
+Triton keeps the choice on disk, beside its compiled kernels, so that later processes need not measure again.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from typing import Any
 import triton
 
 KEY = ["bucket", "groups", "SPAN", "RUN"]  # the arguments of every tuned kernel that decide which tiles are best
-ACCUMULATORS_A_THREAD = 128  # float32 registers; more of them would spill
+ACCUMULATORS_A_THREAD = 128  # float32 registers for sums; with more of them a thread would spill registers to memory
 
 
 def tuned(tiles: list[triton.Config], columns: str | None = "BLOCK_SPAN") -> Callable[[Any], Any]:
-    """Decorate a kernel: the fastest of `tiles` is chosen by the arguments of `KEY` and the dtypes.
+    """A decorator for a kernel that chooses the fastest of `tiles` for each combination of `KEY` and the dtypes.
 
-    `TRITON_PRINT_AUTOTUNING=1` shows what was chosen.
+    With the environment variable TRITON_PRINT_AUTOTUNING=1 Triton prints what it chose.
 
     Args:
-        tiles: sizes, warps and pipeline stages to choose from.
-        columns: the argument that holds the columns of the kernel's accumulator; its rows are `BLOCK_TOKENS`. None
-            where the accumulator does not depend on the choice.
+        tiles: the sizes, warps and pipeline stages to choose from.
+        columns: the name of the kernel's argument that gives the columns of its accumulator, whose rows are
+            `BLOCK_TOKENS`; tiles whose accumulator would not fit the registers are not tried. None if the accumulator
+            does not depend on the choice.
     """
 
     def prune(tiles: list[triton.Config], named_args: dict[str, Any], **arguments: Any) -> list[triton.Config]:
@@ -37,6 +41,6 @@ def tuned(tiles: list[triton.Config], columns: str | None = "BLOCK_SPAN") -> Cal
 
 
 def bucket(tokens: int) -> int:
-    """The power of two up from `tokens`: batches of about the same size share their tiles."""
+    """The smallest power of two not below `tokens`, so that batches of about the same size share their tiles."""
     covering: int = triton.next_power_of_2(tokens)
     return covering

@@ -1,4 +1,7 @@
-"""Equal work for every program: groups of many blocks are split, on the device and without asking it anything."""
+"""Equal work for every program: groups of many blocks are split into items.
+
+A kernel plans the split on the GPU, so that the host never waits for it. The module `grouping` defines group and place.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,19 @@ from evergraft.sparse.products.gpu.grouping import Grouping
 
 @dataclass(frozen=True)
 class Work:
-    """Items of at most `limit` blocks each, of which a program takes one.
+    """Items of at most `limit` blocks each. A program takes one item at a time.
 
-    The items of split groups come first, those of one group side by side; so the longest start first, and an item's
-    number is also its place among the partial results. How many items and splits there are only the device knows;
-    the host knows their upper bounds, and unused entries hold -1.
+    The items of split groups come first, those of one group side by side. So the longest items start first, and the
+    index of an item is also the index of its partial result. Only the GPU knows how many items and splits there are;
+    the host knows upper bounds, and unused entries hold -1.
 
     Attributes:
-        limit: blocks in an item, at most.
-        items: int32 [2, item_count]: the group of each item and its first place; None where every group is one item.
-        splits: int32 [3, split_count]: a split group, its first item, the number of its items; None likewise.
-        partial_count: upper bound of the number of items that belong to split groups.
+        limit: the most blocks in an item.
+        item_count: an upper bound of the number of items.
+        items: int32 [2, item_count], the group of each item and its first place; None if every group is one item.
+        splits: int32 [3, split_count], for each split group its index, its first item and the number of its items;
+            None if every group is one item.
+        partial_count: an upper bound of the number of items that belong to split groups.
     """
 
     limit: int
@@ -35,7 +40,7 @@ class Work:
 
 
 def divide(grouping: Grouping, limit: int) -> Work:
-    """Items of at most `limit` blocks for all groups, empty ones included."""
+    """Divide all groups, empty ones included, into items of at most `limit` blocks."""
     if limit >= grouping.widest:
         return Work(limit, grouping.groups)
     item_count = grouping.groups + grouping.active // limit
@@ -44,28 +49,28 @@ def divide(grouping: Grouping, limit: int) -> Work:
     items = plan[: 2 * item_count].view(2, item_count)
     splits = plan[2 * item_count :].view(3, split_count)
     _divide[(1,)](grouping.offsets, items, splits, grouping.groups, item_count, split_count, limit, BLOCK=PLAN_BLOCK)
-    # A group of n > limit blocks has at most 2 n / (limit + 1) items: two when n is limit + 1, then ever fewer a block.
+    # A group of n > limit blocks has at most 2 n / (limit + 1) items: two if n = limit + 1, and fewer per block above.
     return Work(limit, item_count, items, splits, min(item_count, 2 * grouping.active // (limit + 1)))
 
 
 def pointer(tensor: Tensor | None, otherwise: Tensor) -> Tensor:
-    """What to hand to a kernel that will not read `tensor` when it is None."""
+    """`tensor`, or if it is None any other tensor, for a kernel that then does not read it."""
     return otherwise if tensor is None else tensor
 
 
 def power_of_two(size: int, least: int, most: int) -> int:
-    """The smallest power of two that covers `size`, kept within the bounds."""
+    """The smallest power of two that is not below `size`, clamped to [least, most]."""
     covering: int = triton.next_power_of_2(size)
     return max(least, min(most, covering))
 
 
 def widest_tile(tensor: Tensor) -> int:
-    """Columns of the widest tile: exact float32 is multiplied outside tensor cores, and fills registers sooner."""
+    """The columns of the widest tile; fewer for exact float32, which is multiplied outside the tensor cores."""
     return 64 if tensor.dtype == torch.float32 and dot_precision(tensor) == "ieee" else 128
 
 
 def dot_precision(tensor: Tensor) -> str:
-    """How `tl.dot` multiplies: as torch's own float32 products are allowed to."""
+    """The `input_precision` of `tl.dot`: TF32 for float32 tensors if torch's own products may use it, else exact."""
     allowed = tensor.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     return "tf32" if allowed else "ieee"
 
@@ -75,7 +80,7 @@ PLAN_BLOCK = 1024
 
 @triton.jit
 def item_range(items, offsets, item, item_count, limit, SPLIT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The group of an item (-1: no such item), its first place and the one after its last, and if it is all."""
+    """The group of an item (-1 if there is no such item), its first place, its end, and whether it is a whole group."""
     exists = item < item_count
     group = tl.load(items + item, mask=exists, other=-1) if SPLIT else tl.where(exists, item, -1)
     known = tl.maximum(group, 0)
@@ -91,7 +96,7 @@ def item_range(items, offsets, item, item_count, limit, SPLIT: tl.constexpr):  #
 
 @triton.jit
 def _divide(offsets, items, splits, groups, item_count, split_count, limit, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One program: count the items of split groups, then give every group its items in order."""
+    """The only program counts the items of split groups, then gives every group its items in order."""
     split_items = 0
     for start in range(0, groups, BLOCK):
         parts = _parts(offsets, start, groups, limit, BLOCK)
@@ -125,7 +130,7 @@ def _divide(offsets, items, splits, groups, item_count, split_count, limit, BLOC
 
 @triton.jit
 def _parts(offsets, start, groups, limit, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Items of each group from `start` on: at least one; zero past the last group."""
+    """The number of items of each of `BLOCK` groups from `start` on: at least one, and zero past the last group."""
     group = start + tl.arange(0, BLOCK)
     within = group < groups
     first = tl.load(offsets + group, mask=within, other=0)

@@ -1,0 +1,125 @@
+"""Registries: the functions that a setting chooses by name, evergraft's own, other packages' and those of a script.
+
+A registry finds a name in three places:
+
+1. A file of its own package: `evolution/growth/random.py` is the growth rule `random`, the function `random` in it.
+2. An entry point of another installed package, in the registry's group:
+
+       [project.entry-points."evergraft.growth"]
+       my-rule = "my_package.rules:my_rule"
+
+3. `register`, for a function of one's own script.
+
+Names are known without importing anything, so that flags, YAML files and help texts list them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from typing import Generic, TypeVar
+
+from evergraft.errors import EvergraftError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Functions of one kind by name.
+
+    Args:
+        kind: what they are, for error messages: `growth rule`.
+        group: the entry-point group in which other packages offer theirs: `evergraft.growth`.
+        package: the package whose files are the built-in ones; a file that starts with an underscore is none.
+        attribute: what a built-in file calls its function; by default its own name.
+
+    Example:
+        >>> @GROWTH_RULES.register("first")
+        ... def first(context):
+        ...     return inactive_positions(context.topology)[: context.count]
+    """
+
+    def __init__(self, kind: str, group: str, package: str, attribute: str | None = None) -> None:
+        self.kind = kind
+        self.group = group
+        self._package = package
+        self._attribute = attribute
+        self._registered: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorate a function to be known by `name`; one registered before it by that name is replaced.
+
+        Raises:
+            EvergraftError: a built-in function has that name.
+        """
+        if name in self._built_in:
+            raise EvergraftError(f"{self.kind} {name!r} is built in; register yours under another name")
+
+        def add(function: T) -> T:
+            self._registered.pop(name, None)
+            self._registered[name] = function
+            return function
+
+        return add
+
+    def unregister(self, name: str) -> None:
+        """Forget a name that `register` has added."""
+        del self._registered[name]
+
+    def names(self) -> list[str]:
+        """All names: built-in ones, those of other packages, those registered, each in their order."""
+        return list(dict.fromkeys([*self._built_in, *self._offered, *self._registered]))
+
+    def check(self, name: str) -> str:
+        """Return `name` if it is known.
+
+        Raises:
+            EvergraftError: it is not; the sentence lists the names that are.
+        """
+        if name not in self.names():
+            raise EvergraftError(f"no {self.kind} is called {name!r}; choose one of {', '.join(self.names())}")
+        return name
+
+    def get(self, name: str) -> T:
+        """The function of that name, imported when it is first asked for.
+
+        Raises:
+            EvergraftError: the name is unknown, or the package that offers it cannot be imported.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        if name in self._built_in:
+            module = import_module(f"{self._package}.{name}")
+            return getattr(module, self._attribute or name)  # type: ignore[no-any-return]
+        self.check(name)
+        return self._load(self._offered[name])
+
+    def _load(self, entry: EntryPoint) -> T:
+        try:
+            return entry.load()  # type: ignore[no-any-return]
+        except Exception as error:  # whatever another package raises while it is imported
+            raise EvergraftError(
+                f"{self.kind} {entry.name!r} of {entry.value} cannot be loaded ({type(error).__name__}: {error}); "
+                "repair or uninstall the package that offers it"
+            ) from None
+
+    @cached_property
+    def _built_in(self) -> list[str]:
+        spec = find_spec(self._package)
+        folders = (spec.submodule_search_locations if spec else None) or []
+        return sorted(module.name for module in iter_modules(folders) if not module.name.startswith("_"))
+
+    @cached_property
+    def _offered(self) -> dict[str, EntryPoint]:
+        found = _entry_points().select(group=self.group)
+        return {entry.name: entry for entry in found if entry.name not in self._built_in}
+
+
+@cache
+def _entry_points() -> EntryPoints:
+    """The entry points of all installed packages, which take 10 ms to find."""
+    return entry_points()

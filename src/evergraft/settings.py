@@ -1,0 +1,129 @@
+"""The base of evergraft's settings: frozen records, validated on creation, that JSON and YAML can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+from evergraft.errors import EvergraftError
+
+SEEDS = 2**32  # seeds run from 0 to this, exclusive: numpy takes no others
+MOST = 10**9  # of whatever is counted: past it something overflows
+
+
+class SettingError(EvergraftError):
+    """A setting that cannot be.
+
+    Attributes:
+        name: the field, or empty where fields contradict each other.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"`{name}`: {reason}" if name else reason)
+        self.name = name
+        self.reason = reason
+
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """A frozen record of settings.
+
+    Raises:
+        SettingError: an unknown field, a value out of range, or fields that contradict each other.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=False,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        populate_by_name=True,
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _setting_error(type(self), error) from None
+
+    @classmethod
+    def of(cls: type[S], config: S | None, **fields: Any) -> S:
+        """The record given, or one of loose fields; for functions that take either.
+
+        Raises:
+            EvergraftError: both were given, or something else than such a record.
+            SettingError: as for the record itself.
+        """
+        if config is None:
+            return cls(**fields)
+        if not isinstance(config, cls):
+            raise EvergraftError(f"expected {cls.__name__}(...), or its fields as keywords; got {config!r}")
+        if fields:
+            raise EvergraftError(
+                f"{', '.join(fields)} given beside {cls.__name__}(...); give the record alone, or "
+                f"config.model_copy(update={{...}})"
+            )
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON holds them."""
+        return self.model_dump(mode="json")
+
+    def part(self, kind: type[S], **others: Any) -> S:
+        """The fields of this record that `kind` has too, as a record of that kind.
+
+        Args:
+            others: values that take the place of this record's.
+        """
+        return kind(**{name: getattr(self, name) for name in kind.model_fields} | others)
+
+
+def parse_block(text: object) -> tuple[int, int]:
+    """`16x16`, `16` or [16, 16] -> (16, 16): the rows and columns of a block.
+
+    Raises:
+        EvergraftError: anything else.
+    """
+    if isinstance(text, (list, tuple)) and len(text) == 2 and all(type(side) is int and side > 0 for side in text):
+        return text[0], text[1]
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", str(text))
+    if match is None:
+        raise EvergraftError(
+            f"block must be ROWSxCOLUMNS, such as 16x16 or 16x1, or one number for a square; got {text}"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+Block = Annotated[
+    tuple[int, int], BeforeValidator(parse_block), PlainSerializer(lambda block: f"{block[0]}x{block[1]}")
+]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Part of a field's annotation: the names that it can hold, for help texts.
+
+    Attributes:
+        names: called when they are shown, since other packages and scripts may add some.
+    """
+
+    names: Callable[[], list[str]]
+
+
+def _setting_error(kind: type[Settings], error: ValidationError) -> SettingError:
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = f"no such field; {kind.__name__} has {', '.join(kind.model_fields)}"
+    elif name and first["type"] != "value_error":
+        reason = f"{reason}; got {first['input']!r}"
+    return SettingError(name, reason)

@@ -1,0 +1,54 @@
+"""What sparse configurations cost at the loss of dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from evergraft.study.charts._style import INK, styled
+from evergraft.study.collection import Collection
+from evergraft.study.pareto import BYTES, COSTS, FLOPS, SECONDS, EqualLoss, equal_loss
+from evergraft.study.sections import Part
+from evergraft.study.statistics import Estimate
+
+COLOURS = {FLOPS: "#0f5257", SECONDS: "#ea8a1e", BYTES: "#7e22ce"}
+
+
+def ratios(collection: Collection) -> list[go.Figure]:
+    """FLOP, wall-clock and memory ratios at equal loss, with their intervals; no chart where there are none."""
+    rows = [row for row in equal_loss(collection.configurations) if any(row.ratios.values())]
+    if not rows:
+        return []
+    figure = go.Figure()
+    for cost in COSTS:
+        known = [(row, ratio) for row in rows if (ratio := row.ratios[cost]) is not None]
+        figure.add_trace(_trace(known, cost.name, COLOURS[cost]))
+    figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dash"})
+    styled(figure, "cost over that of the dense family at equal loss (below 1 is a win)", "")
+    figure.update_layout(height=180 + 34 * len(rows), hovermode="closest", scattermode="group")
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(autorange="reversed")
+    return [figure]
+
+
+def _trace(known: Sequence[tuple[EqualLoss, Estimate]], name: str, colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=[ratio.mean for _, ratio in known],
+        y=[row.configuration.label for row, _ in known],
+        mode="markers",
+        name=name,
+        marker={"color": colour, "size": 11},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if ratio.high is None else ratio.high - ratio.mean for _, ratio in known],
+            "arrayminus": [0 if ratio.low is None else ratio.mean - ratio.low for _, ratio in known],
+            "thickness": 1.5,
+            "width": 4,
+        },
+        hovertemplate="<b>%{y}</b><br>" + name + " ratio %{x:.3f}<extra></extra>",
+    )
+
+
+CHART = Part("pareto", ratios, place=1)

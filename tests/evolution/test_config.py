@@ -1,0 +1,51 @@
+"""The record of how topologies evolve: JSON in and out, loose fields, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evergraft import EvergraftError, EvolutionConfig, SparsityConfig, TopologyCallback
+
+
+@given(st.integers(0, 1000), st.floats(0, 1), st.sampled_from(["cosine", "linear", "constant"]), st.floats(0.01, 1))
+def test_json_in_and_out(updates, ratio, decay, until):
+    config = EvolutionConfig(updates=updates, prune_ratio=ratio, prune_decay=decay, update_until=until)
+    assert EvolutionConfig(**json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_decay_is_another_name_of_prune_decay():
+    assert EvolutionConfig(decay="linear") == EvolutionConfig(prune_decay="linear")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"updates": -1}, "`updates`: Input should be greater than or equal to 0; got -1"),
+        ({"prune_ratio": 1.1}, "`prune_ratio`: Input should be less than or equal to 1; got 1.1"),
+        ({"decay": "slow"}, "Input should be 'cosine', 'linear' or 'constant'; got 'slow'"),
+        ({"prune_by": "l3"}, "`prune_by`: no pruning rule is called 'l3'; choose one of l1, l2, linf, random"),
+        ({"grow_by": "hope"}, "`grow_by`: no growth rule is called 'hope'; choose one of"),
+        ({"update_until": 0}, "`update_until`: Input should be greater than 0"),
+        ({"update_ratio": 0.5}, "`update_ratio`: no such field; EvolutionConfig has updates, prune_ratio"),
+        ({"seed": -1}, "`seed`: Input should be greater than or equal to 0"),
+    ],
+)
+def test_refusals_are_one_sentence(settings, says):
+    with pytest.raises(EvergraftError) as refused:
+        EvolutionConfig(**settings)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_record_or_its_fields_but_not_both():
+    config = EvolutionConfig(updates=3)
+    assert TopologyCallback(config).config is config
+    assert TopologyCallback(updates=3).config == config
+    with pytest.raises(EvergraftError, match="updates given beside EvolutionConfig"):
+        TopologyCallback(config, updates=4)
+    with pytest.raises(EvergraftError, match="expected EvolutionConfig"):
+        TopologyCallback(SparsityConfig())
