@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import evergraft
-from evergraft.evolution.context import UpdateContext
-from evergraft.evolution.growth import GROWTH_RULES
+from evergraft import GROWTH_RULES, UpdateContext
 
 random = GROWTH_RULES.get("random")
 
@@ -22,15 +21,13 @@ random = GROWTH_RULES.get("random")
 @GROWTH_RULES.register("steepest-candidates")
 def steepest_candidates(context: UpdateContext) -> Tensor:
     """Draw `2 * context.count` inactive positions, or all there are, and keep those of the largest gradient norm."""
-    if context.count == 0:  # late updates may exchange nothing, and have no gradients then
-        return context.topology.positions[:0]
     inactive = context.topology.blocks - context.topology.active
     candidates = random(replace(context, count=min(2 * context.count, inactive)))
     norms = context.gradient(candidates).flatten(1).norm(dim=1)
     return candidates[norms.topk(context.count).indices]
 
 
-steepest_candidates.uses_gradients = True  # or else `context.gradient` is None
+steepest_candidates.uses_gradients = True  # so that the updater records them
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ template <class S> struct Head {
           store(to + f,
                 pair(*(const LooseHalves*)(from + f), t + 1 < n ? *(const LooseHalves*)(from + stride + f) : Halves{}));
   }
-  // The same for tokens whose rows are laid out already: in fp32 these serve as they are.
+  // Lays out as pairs of tokens what lay_rows has laid out already: in fp32 its rows serve as they are.
   const float* lay_pairs(const S* from, const float* rows, int64_t n, float* to) const {
     if constexpr (NEIGHBOURS == 1) return rows;
     lay_pairs(from, n, to);

@@ -81,7 +81,8 @@ EG_INLINE void add_weights(const float* tile, const WeightPair<float>* w, const 
 }
 
 #if defined(__AVX512BF16__)
-// The same for twice as many tokens, of which a word holds two.
+// Adds the products of the weights of one output and one chunk to the sums of twice as many tokens, of which a word
+// holds two, or begins these sums.
 EG_INLINE void add_weights(const float* tile, const WeightPair<Bf16>* w, const WeightPair<Bf16>* end, float* sums,
                            bool begin) {
   Vec sum[V][2] = {};

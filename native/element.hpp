@@ -76,7 +76,7 @@ template <class S> EG_INLINE void store_some(S* p, Vec v, int n) {
   for (int i = 0; i < n; i++) narrow(some[i], p + i);
 }
 
-// The same where n <= LANES.
+// The first n numbers at `from` in fp32, for n <= LANES; the other lanes hold zero.
 template <class S> EG_INLINE Vec get(const S* from, int n) { return n == LANES ? load(from) : load_some(from, n); }
 template <class S> EG_INLINE void put(S* to, Vec v, int n) { n == LANES ? store(to, v) : store_some(to, v, n); }
 

@@ -19,7 +19,7 @@ struct FlatColumns {
   EG_INLINE float* sums(int j) const { return first + (int64_t)j * tall; }
 };
 
-// The same for any blocks, from a list of up to COUNT columns.
+// Where the inputs and the sums of up to COUNT columns of a block row are, for blocks of any shape.
 template <int COUNT> struct ListedColumns {
   const float* xs[COUNT];
   float* sum[COUNT];

@@ -40,7 +40,8 @@ inline const float* pair_blocks(const Index& index, int outs, const Bf16* values
 }
 
 #if defined(__AMX_BF16__)
-// The same for GATHER_PAIR_TILES. The weights of block row r begin at starts[r].
+// Puts the weights of each block row into the order in which GATHER_PAIR_TILES takes them; those of block row r begin
+// at starts[r].
 inline const float* group_blocks(const Index& index, int outs, const Bf16* values, int64_t* starts) {
   constexpr int BLOCKS = GatherPairTiles::BLOCKS, PAIRS = GatherPairTiles::PAIRS;
   starts[0] = 0;

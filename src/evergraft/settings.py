@@ -12,15 +12,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from evergraft.errors import EvergraftError
 
 SEEDS = 2**32  # seeds run from 0 to this, exclusive: numpy takes no others
-MOST = 10**9  # of whatever is counted: past it something overflows
+MOST = 10**9  # the largest count that a setting takes: beyond it something overflows
 
 
 class SettingError(EvergraftError):
-    """A setting that cannot be.
+    """A setting was given a value that it cannot have.
 
     Attributes:
-        name: the field, or empty where fields contradict each other.
-        reason: what is wrong with it.
+        name: the field's name; empty where several fields contradict each other.
+        reason: what is wrong with the value.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -56,10 +56,10 @@ class Settings(BaseModel):
 
     @classmethod
     def of(cls: type[S], config: S | None, **fields: Any) -> S:
-        """The record given, or one of loose fields; for functions that take either.
+        """Return the record that was given, or make one of the fields that were given by keyword.
 
         Raises:
-            EvergraftError: both were given, or something else than such a record.
+            EvergraftError: both a record and fields were given, or something that is not such a record.
             SettingError: as for the record itself.
         """
         if config is None:
@@ -81,6 +81,7 @@ class Settings(BaseModel):
         """The fields of this record that `kind` has too, as a record of that kind.
 
         Args:
+            kind: the class of the record to make.
             others: values that take the place of this record's.
         """
         return kind(**{name: getattr(self, name) for name in kind.model_fields} | others)
@@ -90,7 +91,7 @@ def parse_block(text: object) -> tuple[int, int]:
     """`16x16`, `16` or [16, 16] -> (16, 16): the rows and columns of a block.
 
     Raises:
-        EvergraftError: anything else.
+        EvergraftError: the value is none of these.
     """
     if isinstance(text, (list, tuple)) and len(text) == 2 and all(type(side) is int and side > 0 for side in text):
         return text[0], text[1]

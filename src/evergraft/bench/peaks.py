@@ -36,10 +36,10 @@ def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 2048, rou
     matrices and not of a loop of instructions, so the true peak of the machine lies a few percent higher.
 
     Args:
-        dtype: of both matrices.
+        dtype: the dtype of both matrices.
         device: `cpu` or `cuda`.
         size: the matrices are [size, size].
-        rounds: each product is timed so often, and its fastest time counts.
+        rounds: how often each product is timed; its fastest time counts.
     """
     x, weight = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     tasks = {"torch": lambda: F.linear(x, weight)}

@@ -35,11 +35,11 @@ class ProductsBench:
         blocks: rows and columns of blocks.
         precision: `fp32` or `bf16`, for all tensors.
         threads: CPU threads for torch and the native products; None takes as many as torch has.
-        rounds: each figure is the fastest of so many rounds.
+        rounds: how many rounds are timed; each figure is from the fastest.
         backend: name of the backend of the sparse products, or `auto`.
         device: `cpu` or `cuda`.
         sparse_rivals: whether to time the sparse products of other libraries too.
-        seed: of topologies and tensors.
+        seed: the seed of topologies and tensors.
 
     Example:
         >>> result = ProductsBench(tokens=512, densities=(0.1,), blocks=((16, 16),)).run()

@@ -45,7 +45,7 @@ class Rival:
     Attributes:
         products: by name of the product, a call without arguments that computes it; a dense library computes the
             products with the whole weight [out, in].
-        missing: by name of the product, why the library does not have it.
+        missing: for each product that the library does not have, by name, the reason.
         dense: whether the library computes with the whole weight, zeros included.
     """
 

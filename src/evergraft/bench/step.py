@@ -39,7 +39,7 @@ class Step:
 
     Args:
         model: returns an output with a `loss`.
-        inputs: the model's keyword arguments.
+        inputs: the keyword arguments that the model is called with.
         precision: `fp32`, or `bf16` by autocast.
     """
 
@@ -76,11 +76,11 @@ class StepBench:
         sequence_length: tokens in a sequence.
         vocabulary_size: word pieces of the MLM head; the default is the vocabulary of the original BERT.
         threads: CPU threads for torch and the native products; None takes as many as torch has.
-        rounds: each figure is the fastest of so many rounds.
+        rounds: how many rounds are timed; each figure is from the fastest.
         backend: name of the backend of the sparse products, or `auto`.
         device: `cpu` or `cuda`.
         all_rivals: whether to time all dense steps, or the lean one in the same precision alone.
-        seed: of weights, topologies and tokens.
+        seed: the seed of weights, topologies and tokens.
 
     Example:
         >>> result = StepBench("mini", densities=(0.1,), blocks=((16, 16),)).run()

@@ -54,11 +54,12 @@ def bert_config(
 
     Args:
         model: `tiny` ... `large`, or a path to a config.json or the folder that holds one.
-        vocabulary_size: word pieces.
-        sequence_length: tokens that there must be positions for, at least.
+        vocabulary_size: number of word pieces.
+        sequence_length: the least number of tokens that the model must have positions for.
         sparsity: how the encoder is sparse; None, or a density of 1, is dense. First values are drawn with the
             configuration's `initializer_range` unless it names a deviation.
-        dropout: of hidden states and attention; by default the family's, or what the config.json says.
+        dropout: probability for hidden states and attention; by default the family's, or what the config.json says.
+        pad_token_id: the token id of [PAD].
 
     Raises:
         EvergraftError: an unknown name, or a file that is missing or not a BERT configuration.
@@ -109,7 +110,9 @@ def _file_settings(path: Path) -> dict[str, Any]:
 
 
 def buildable_config(model: str, vocabulary_size: int, sequence_length: int = 128, **settings: Any) -> SparseBertConfig:
-    """`bert_config`, of which a model can be built; that of a file is built once without memory for its weights.
+    """Make a configuration as `bert_config` does, and check that a model can be built from it.
+
+    If it comes from a config.json, the model is built once, without memory for its weights.
 
     Raises:
         EvergraftError: as `bert_config`, or sizes that are below one or do not fit each other, or values that
@@ -127,7 +130,7 @@ def buildable_config(model: str, vocabulary_size: int, sequence_length: int = 12
                 BertForPreTraining(config)(torch.zeros(1, sequence_length, dtype=torch.int64))
     except EvergraftError:
         raise
-    except Exception as error:  # transformers raises its own of many kinds
+    except Exception as error:  # transformers raises errors of many kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise EvergraftError(f"model {model}: no BERT can be built from this configuration ({reason})") from None
     return config

@@ -27,8 +27,8 @@ class PretrainingExamples(Dataset[Example]):
     Args:
         corpus: gives the vocabulary and its special tokens.
         split: the text, `corpus.train` or `corpus.validation`.
-        sequence_length: tokens an input has.
-        seed: of order, pairs and masks.
+        sequence_length: tokens in an input.
+        seed: the seed of the order, the pairs and the masks.
         length: how many examples; by default one epoch.
         shuffle: whether an epoch is in random order.
 

@@ -44,7 +44,7 @@ def use_lean_modules(model: nn.Module) -> None:
 
 
 class LeanOutput(nn.Module):
-    """transformers' `BertSelfOutput` and `BertOutput` by `residual_norm`: dense, dropout, residual sum, layer norm.
+    """Takes the place of a `BertSelfOutput` or `BertOutput`; what follows its dense layer is one `residual_norm`.
 
     Args:
         original: the module whose place this one takes. Its submodules are taken over in their order.

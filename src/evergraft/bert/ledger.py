@@ -13,7 +13,7 @@ from evergraft.sparse.grid import block_grid
 
 PASSES = 3  # forward, input gradient, weight gradient: each a product of the same size
 FLOAT, INDEX = 4, 4  # bytes of an fp32 number and of an int32 index
-MOMENTS = 2  # of Adam
+MOMENTS = 2  # that Adam keeps for each weight
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LinearCost:
     indices: int
 
     def flops(self, tokens: int) -> int:
-        """Of the three products over `tokens` tokens; a multiply-add is two."""
+        """FLOPs of the three products over `tokens` tokens; a multiply-add counts as two."""
         return PASSES * 2 * self.weights * tokens
 
 
@@ -36,9 +36,9 @@ class Ledger:
 
     Attributes:
         linears: its fully connected layers.
-        attention_flops: of both attention products of all layers, forward and backward, for one sequence.
-        sequence_length: tokens a sequence has.
-        dense: the ledger of the dense twin; of a dense encoder, itself is meant and this is None.
+        attention_flops: FLOPs of both attention products of all layers, forward and backward, for one sequence.
+        sequence_length: tokens in a sequence.
+        dense: the ledger of the dense twin; None for a dense encoder, which is its own twin.
     """
 
     linears: tuple[LinearCost, ...]
@@ -88,7 +88,7 @@ def ledger(config: EncoderShape, sparsity: SparsityConfig | None = None, sequenc
         config: a BertConfig, or anything with its three sizes.
         sparsity: how the encoder is sparse; None, or a density of 1, is dense. The blocks counted are those that its
             topologies hold, layer by layer.
-        sequence_length: tokens a sequence has.
+        sequence_length: tokens in a sequence.
 
     Raises:
         EvergraftError: a block that does not divide a layer, or an allocation that does not fit.

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-MASKED_SHARE = 0.15  # of the tokens that are not special (docs/method.md, section 1)
-MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the masked ones; the rest is kept
-IGNORED = -100  # the label of no token, as torch.nn.functional.cross_entropy counts it
+MASKED_SHARE = 0.15  # the share of ordinary tokens to mask (docs/method.md, section 1)
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the shares of masked tokens that are replaced; the rest is kept
+IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
 
 
 class Masked(NamedTuple):
@@ -60,7 +60,7 @@ class WholeWordMasking:
 
         Args:
             token_ids: int64 [length].
-            rng: what the choice depends on.
+            rng: the generator that the choice is drawn from.
         """
         chosen = self._choose(self._words(token_ids), rng)
         positions = np.zeros(self.budget, np.int64)
@@ -74,7 +74,7 @@ class WholeWordMasking:
     def _words(self, token_ids: np.ndarray) -> list[range]:
         """The positions of each word: a piece that continues belongs to the ordinary token before it."""
         ordinary = ~self.special[token_ids]
-        inside = self.continues[token_ids]  # of a word that has begun
+        inside = self.continues[token_ids]  # whether a token continues a word
         inside[0] = False
         inside[1:] &= ordinary[:-1]
         last = ordinary.copy()

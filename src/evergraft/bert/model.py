@@ -28,9 +28,10 @@ class PretrainingOutput(ModelOutput):
 
     Attributes:
         loss: MLM loss (mean over masked tokens) + NSP loss (mean over sequences), nats.
-        mlm_nats: [batch], summed over the masked tokens of a sequence.
-        mlm_correct, masked: [batch], masked tokens predicted right, and masked tokens.
-        nsp_nats, nsp_correct: [batch].
+        mlm_nats: [batch], the MLM loss summed over the masked tokens of each sequence.
+        mlm_correct, masked: int64 [batch], how many masked tokens were predicted right, and how many there are.
+        nsp_nats: [batch], the NSP loss of each sequence.
+        nsp_correct: bool [batch], whether the relation of its two segments was predicted right.
     """
 
     loss: Tensor | None = None
@@ -42,7 +43,7 @@ class PretrainingOutput(ModelOutput):
 
 
 class SparsePreTrainedModel(PreTrainedModel):
-    """What sparse BERTs with any head have in common when `from_pretrained` loads them."""
+    """The base of sparse BERTs with any head: it keeps `from_pretrained` from drawing sparse weights anew."""
 
     config_class = SparseBertConfig
 
@@ -69,7 +70,7 @@ class SparseBertForPreTraining(SparsePreTrainedModel, BertForPreTraining):  # ty
     """
 
     def __init__(self, config: SparseBertConfig) -> None:
-        super().__init__(copy(config))  # the caller's stays as it is
+        super().__init__(copy(config))  # so that the caller's configuration stays as it is
         if self.config._attn_implementation == "sdpa":
             self.config._attn_implementation = attention.NAME
         use_lean_modules(self)
@@ -105,7 +106,7 @@ class SparseBertForPreTraining(SparsePreTrainedModel, BertForPreTraining):  # ty
         )
 
     def _vocabulary_loss(self, hidden: Tensor, labels: Tensor) -> VocabularyLoss:
-        """Of hidden states [tokens, hidden] and labels [tokens]."""
+        """The vocabulary loss of hidden states [tokens, hidden] against labels [tokens]."""
         head = self.cls.predictions
         loss: VocabularyLoss = vocabulary_loss(head.transform(hidden), head.decoder.weight, head.decoder.bias, labels)
         return loss
@@ -118,7 +119,7 @@ def sparsify_as_configured(model: nn.Module, config: SparseBertConfig) -> None:
 
 
 def _select(hidden: Tensor, positions: Tensor) -> Tensor:
-    """[batch, length, hidden] at positions [batch, masked] -> [batch * masked, hidden]."""
+    """Take hidden states [batch, length, hidden] at positions [batch, masked]: [batch * masked, hidden]."""
     starts = torch.arange(len(hidden), device=hidden.device) * hidden.shape[1]
     return hidden.flatten(0, 1).index_select(0, (positions + starts[:, None]).flatten())
 

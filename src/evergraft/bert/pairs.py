@@ -31,7 +31,7 @@ class SentencePairs:
     Args:
         corpus: gives the special tokens.
         split: the text, `corpus.train` or `corpus.validation`.
-        sequence_length: tokens of an input, at least 8.
+        sequence_length: tokens in an input, at least 8.
 
     Attributes:
         left_out: how many documents do not fill an input, and how many tokens they have together.
@@ -64,7 +64,7 @@ class SentencePairs:
         """One input; it is paired and cut anew in every epoch.
 
         Args:
-            seed: of the cut and the pairing.
+            seed: the seed of the cut and the pairing.
             epoch: the epoch, from 0.
             index: the window that A opens, in [0, len).
         """

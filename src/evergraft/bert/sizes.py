@@ -12,9 +12,9 @@ class Size:
     """One model of the family.
 
     Attributes:
-        layers, hidden, heads: the encoder's; the feed-forward is 4 x hidden wide.
-        dropout: of hidden states and attention.
-        learning_rate: the paper's best dense peak rate; None where it names none.
+        layers, hidden, heads: the encoder's layers, hidden size and attention heads; feed-forward is 4 x hidden wide.
+        dropout: the probability for hidden states and attention.
+        learning_rate: the paper's best peak rate for the dense model; None where the paper names none.
     """
 
     layers: int
@@ -35,7 +35,7 @@ BERT_SIZES = {
 
 
 class EncoderShape(Protocol):
-    """What of a BertConfig decides sizes and costs."""
+    """The sizes in a BertConfig that decide the shapes of its layers and what they cost."""
 
     num_hidden_layers: int
     hidden_size: int
@@ -53,7 +53,7 @@ _LINEARS = {
 
 
 def encoder_linears(config: EncoderShape) -> dict[str, tuple[int, int]]:
-    """(out, in) of the fully connected layers of an encoder, by the names that they have in a `BertForPreTraining`."""
+    """The sizes (out, in) of an encoder's fully connected layers, by their names in a `BertForPreTraining`."""
     return {
         f"bert.encoder.layer.{number}.{name}": (getattr(config, out), getattr(config, into))
         for number in range(config.num_hidden_layers)

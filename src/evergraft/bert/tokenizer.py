@@ -1,4 +1,4 @@
-"""Saving a tokenizer so that transformers 4 and 5 load it, and it cuts text where the model's positions end."""
+"""Saving a tokenizer so that transformers 4 and 5 load it, and so that it cuts text where the model's positions end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, longest: int) -> None:
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8"))
-    for name in ("backend", "is_local", "local_files_only"):  # of where it was loaded from
+    for name in ("backend", "is_local", "local_files_only"):  # these say where it was loaded from
         settings.pop(name, None)
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 4 does not know the name that 5 writes
     file.write_text(json.dumps(settings, indent=2), encoding="utf-8")

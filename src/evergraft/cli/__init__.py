@@ -41,10 +41,10 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run the command line on `sys.argv`, and leave the process.
+    """Run the command line on `sys.argv`, and end the process.
 
     Exit codes: 0 is success; 1 a failed run of a study, or a bug; 2 bad input, with one sentence on standard error;
-    128 + N an end by signal N, after the run was saved.
+    128 + N means that signal N ended it, after the run was saved.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one for every load and save
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _leave_after(error: Exception) -> None:
-    """Leave after a usage error, which typer raises, or after a bug."""
+    """End the process after a usage error, which typer raises, or after a bug."""
     if hasattr(error, "format_message"):
         sentence = error.format_message()
         if sentence.startswith("Usage:"):  # no command was given, and the message is the help

@@ -16,7 +16,7 @@ from evergraft.settings import SEEDS, parse_block
 
 app = typer.Typer(help="Time products and steps against rivals.", no_args_is_help=True)
 
-BREAK_EVEN_DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0)  # of a chart, unless others are given
+BREAK_EVEN_DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0)  # those of a chart, unless others are given
 RIVALS = ("all", "dense")
 
 Densities = Annotated[

@@ -15,7 +15,7 @@ from evergraft.errors import EvergraftError
 from evergraft.runs.recipe import Recipe
 from evergraft.settings import Choices
 
-DEFAULTS = Recipe.model_construct().model_dump(mode="json")  # of all fields, as a recipe's YAML file writes them
+DEFAULTS = Recipe.model_construct().model_dump(mode="json")  # those of all fields, as YAML writes them
 
 
 def _choices(field: FieldInfo) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""`evergraft flops`: what training costs, counted and not measured."""
+"""`evergraft flops`: what training costs, as counted from shapes; nothing is measured."""
 
 from __future__ import annotations
 

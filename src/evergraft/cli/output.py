@@ -1,4 +1,4 @@
-"""What a command prints, and how the command line leaves."""
+"""What a command prints, and how the command line ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def print_result(result: dict[str, Any], as_json: bool, show: Callable[[], objec
 
 
 def leave(sentence: str, code: int) -> NoReturn:
-    """Print a sentence on standard error and leave with this exit code; below 128 the sentence is an error."""
+    """Print a sentence on standard error and end with this exit code; below 128 the sentence is an error."""
     typer.echo(sentence if code >= 128 else f"error: {sentence}", err=True)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""Text to a prepared corpus: tokenised once, split by document, mapped into memory."""
+"""Preparing text as a corpus, which is tokenised once, split by document, and mapped into memory."""
 
 from evergraft.corpus.cache import is_prepared, prepared
 from evergraft.corpus.corpus import Corpus, SpecialIds, Split

@@ -131,7 +131,7 @@ class _ZstdFrames(io.RawIOBase):
 
     def __init__(self, compressed: BinaryIO) -> None:
         self.compressed = compressed
-        self.frame: zstandard.ZstdDecompressionObj | None = None  # one of which a part was read
+        self.frame: zstandard.ZstdDecompressionObj | None = None  # the frame that is being read
         self.after = b""  # compressed bytes that were read beyond the end of a frame
         self.ready = b""  # decompressed bytes
 

@@ -1,4 +1,4 @@
-"""Text to a prepared corpus: streamed, bounded in memory, written whole or not at all."""
+"""Text becomes a prepared corpus: streamed, bounded in memory, written whole or not at all."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def documents(sources: Sequence[str], watch: Watch | None = None) -> Iterator[st
         EvergraftError: a source that is missing, empty, torn, not UTF-8, or lacks the field `text`.
 
     Example:
-        >>> sum(document.count(" ") for document in documents(["books/*.txt.gz"]))
+        >>> longest = max(documents(["books/*.txt.gz"]), key=len)
     """
     for source in sources:
         yield from _documents(source, watch)

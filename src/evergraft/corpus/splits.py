@@ -1,4 +1,4 @@
-"""Documents to the two splits of a corpus, training and validation, written as they come."""
+"""Documents are written to the two splits of a corpus, training and validation, as they come."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evergraft.corpus.corpus import OFFSET, SPLITS
 from evergraft.corpus.tokenisation import TokenDocument, join_short, token_dtype, tokenise
 from evergraft.errors import EvergraftError
 
-LEAST_DOCUMENTS = 2  # of a split, so that the two halves of a pair can come from two documents
+LEAST_DOCUMENTS = 2  # in a split, so that the two halves of a pair can come from two documents
 
 
 def write_splits(

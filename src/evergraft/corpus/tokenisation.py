@@ -1,4 +1,4 @@
-"""Documents as token ids, each long enough to fill an input."""
+"""Documents are turned into token ids, and short ones are joined until they fill an input."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ STATE_FILE = "topology.safetensors"
 class TopologyCallback(TrainerCallback):
     """Prunes and grows during training; every update is written to `topology.jsonl` in the output folder.
 
-    It holds a line a layer, and one whose layer is `all`: blocks pruned and grown, explored degrees of freedom, and the
-    share of the blocks grown by the update before that this one pruned.
+    That file gets a line for each layer, and one whose layer is `all`. They hold the number of blocks pruned and grown,
+    the explored degrees of freedom, and the share of the blocks grown by the update before that this one pruned.
 
     The updater's state travels in the Trainer's checkpoints, so that `train(resume_from_checkpoint=...)` continues
     exactly. The Trainer does not tell callbacks that folder: it is `checkpoint-STEP` of the output folder, or what
@@ -34,11 +34,11 @@ class TopologyCallback(TrainerCallback):
     Args:
         config: how the topologies evolve.
         progress: how much of training is done, in [0, 1], from the Trainer's state; by default steps over `max_steps`.
-        settings: the fields of `EvolutionConfig` by keyword, where no record is given, such as `updates=80`;
+        settings: the fields of `EvolutionConfig` by keyword, if no record is given, such as `updates=80`;
             `updates=0` is static sparsity.
 
     Raises:
-        EvergraftError: a setting out of range; or, when training begins, as `TopologyUpdater`.
+        EvergraftError: a setting out of range; or, when training begins, whatever `TopologyUpdater` refuses.
 
     Example:
         >>> trainer = Trainer(model=model, ..., callbacks=[evergraft.TopologyCallback(updates=80, prune_ratio=0.5)])
@@ -71,13 +71,18 @@ class TopologyCallback(TrainerCallback):
             model,
             getattr(optimizer, "optimizer", optimizer),  # accelerate wraps the optimiser
             state.max_steps if self.progress is None else None,
-            self.config if self.config.seed is not None else self.config.model_copy(update={"seed": args.seed}),
+            self._updater_config(args),
         )
         self.log = JsonLines(_output(args) / LOG_FILE) if state.is_world_process_zero else None
         if state.global_step:
             self._load(Path(args.resume_from_checkpoint or _checkpoint(args, state)) / STATE_FILE)
         if self.log:
             self.log.rewind(state.global_step)
+
+    def _updater_config(self, args: TrainingArguments) -> EvolutionConfig:
+        """The settings without Group Lasso, which is applied here, and with the Trainer's seed if they have none."""
+        seed = args.seed if self.config.seed is None else self.config.seed
+        return self.config.model_copy(update={"seed": seed, "group_lasso": 0.0})
 
     def on_optimizer_step(  # type: ignore[override]
         self,

@@ -24,8 +24,8 @@ class EvolutionConfig(Settings):
         prune_by: which blocks an update prunes, a name of `evergraft.evolution.pruning.PRUNING_RULES`.
         grow_by: where as many grow, a name of `evergraft.evolution.growth.GROWTH_RULES`.
         update_until: share of training, in (0, 1], over which the updates are spread; the topology rests after it.
-        group_lasso: strength of the decoupled Group Lasso, lambda_group; 0 is none.
-        seed: of growth and of random pruning; None is 0, or the seed of transformers' Trainer.
+        group_lasso: strength of the decoupled Group Lasso, lambda in its formula; 0 is none.
+        seed: the seed of growth and of random pruning; None is 0, or the seed of transformers' Trainer.
 
     Raises:
         SettingError: a value out of range, an unknown name or field.

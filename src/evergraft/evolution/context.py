@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from evergraft.errors import EvergraftError
 from evergraft.sparse.topology import BlockTopology
+
+
+def _no_gradient(positions: Tensor) -> Tensor:
+    raise EvergraftError(
+        "gradients are recorded for growth rules that ask for them alone; set uses_gradients = True on the rule"
+    )
 
 
 @dataclass(frozen=True)
@@ -16,14 +23,19 @@ class UpdateContext:
     """One layer in one topology update.
 
     Attributes:
-        layer: its name in the model.
-        topology: before the update. Blocks that the update prunes are still active in it.
-        values: floating [active, R, C], before the update.
-        count: how many blocks are to be exchanged, at most as many as are active, and as are inactive.
+        layer: the layer's name in the model.
+        topology: the topology before the update. Blocks that the update prunes are still active in it.
+        values: floating [active, R, C], the values before the update.
+        count: how many blocks are to be exchanged, at most as many as are active and as are inactive.
         rng: where all randomness of a rule comes from: the same on every rank and after every restart.
         pruned: int64 [count], the positions that the update prunes; None for the pruning rule, which decides them.
-        gradient: from int64 [n] inactive positions to the gradient [n, R, C] that the loss of the step before has with
-            respect to blocks there; None unless the growth rule has `uses_gradients = True`.
+        gradient: maps int64 [n] inactive positions to the gradient [n, R, C] that the loss of the step before has with
+            respect to blocks there. Only growth rules with `uses_gradients = True` may call it.
+
+    Example:
+        >>> @GROWTH_RULES.register("first")  # a rule that takes the first free positions
+        ... def first(context):
+        ...     return inactive_positions(context.topology, torch.arange(context.count))
     """
 
     layer: str
@@ -32,4 +44,4 @@ class UpdateContext:
     count: int
     rng: np.random.Generator
     pruned: Tensor | None = None
-    gradient: Callable[[Tensor], Tensor] | None = None
+    gradient: Callable[[Tensor], Tensor] = _no_gradient

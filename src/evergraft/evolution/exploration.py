@@ -11,7 +11,7 @@ _BIT_COUNTS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum
 
 
 class Exploration:
-    """The history of one tensor's topology (METHOD: arXiv 2108.06277, section 4).
+    """The history of one tensor's topology (docs/method.md, section 4).
 
     Attributes:
         seen: uint8 [ceil(blocks / 8)], one bit a position: was its block ever active? An eighth of a byte a block.
@@ -41,7 +41,7 @@ class Exploration:
         """Enter one update: the positions it pruned and grew.
 
         Returns:
-            Blocks that the update before had grown, and how many of them this one pruned.
+            The number of blocks that the update before had grown, and how many of them this one pruned.
         """
         churn = len(self.newest), int(np.isin(self.newest, pruned.cpu().numpy()).sum())
         self.grown += churn[0]

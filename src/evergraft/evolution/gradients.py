@@ -22,7 +22,7 @@ class GradientRecorder:
     and one output gradient a layer and micro-batch, for one optimiser step.
 
     Args:
-        layers: those to watch.
+        layers: the layers to watch.
     """
 
     def __init__(self, layers: Iterable[SparseLinear]) -> None:
@@ -56,6 +56,8 @@ class GradientRecorder:
         Raises:
             EvergraftError: the layer took part in no backward pass since the recording began.
         """
+        if len(positions) == 0:
+            return layer.values.new_zeros(0, *layer.block)
         if layer not in self._kept:
             raise EvergraftError(
                 "no backward pass was recorded for a layer whose growth rule looks at gradients; call step() of the "

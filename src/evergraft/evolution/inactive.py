@@ -15,6 +15,7 @@ def inactive_positions(topology: BlockTopology, ranks: Tensor) -> Tensor:
     positions as have at most r inactive ones before them.
 
     Args:
+        topology: which blocks are active.
         ranks: int64 [n], in [0, blocks - active).
 
     Returns:

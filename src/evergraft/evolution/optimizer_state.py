@@ -11,6 +11,11 @@ from evergraft.errors import EvergraftError
 def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Parameter) -> None:
     """Check that the optimiser trains `values`, and that its state of them is per element or a plain counter.
 
+    Args:
+        optimizer: the optimiser, before or after its first step.
+        name: the layer's name, for the error message.
+        values: floating [active, R, C].
+
     Raises:
         EvergraftError: `values` are in no parameter group, or state that is neither a tensor of the shape of `values`
             nor a single number.
@@ -39,7 +44,8 @@ def carry(optimizer: torch.optim.Optimizer, values: nn.Parameter, sources: Tenso
     training it.
 
     Args:
-        values: [active before, R, C].
+        optimizer: its state is changed in place.
+        values: floating [active before, R, C].
         sources: int64 [active after], the old slot of each new one, -1 where the block is new.
     """
     state = optimizer.state.get(values, {})

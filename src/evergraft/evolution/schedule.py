@@ -10,12 +10,12 @@ from evergraft.evolution.config import EvolutionConfig
 class UpdateSchedule:
     """Updates evenly spaced over the share `update_until` of training; progress runs from 0 (start) to 1 (end).
 
-    Update k = 0 ... updates - 1 falls due at progress (k + 1/2) / updates of that share: every T/n steps of the paper
-    (docs/method.md, section 2), placed so that none falls on the untrained start or on the end, where nothing could
-    grow any more.
+    Update k = 0 ... updates - 1 falls due at progress (k + 1/2) / updates of that share. The interval is the paper's
+    T/n steps (docs/method.md, section 2); it begins half an interval late, so that no update falls on the untrained
+    start or on the end, where nothing could grow any more.
 
     Args:
-        config: `updates`, `prune_ratio`, `prune_decay` and `update_until` of it are used.
+        config: its fields `updates`, `prune_ratio`, `prune_decay` and `update_until` are used.
 
     Example:
         >>> UpdateSchedule(EvolutionConfig(updates=10)).due(0.5)

@@ -29,9 +29,9 @@ class LayerUpdate:
     """What one update did to one layer.
 
     Attributes:
-        layer: its name.
+        layer: the layer's name.
         pruned, grown: blocks that went and blocks that came.
-        explored: share of its block positions that were ever active, after the update.
+        explored: share of the layer's block positions that were ever active, this update included.
         previous_grown: blocks that the update before this one had grown.
         removed_new: how many of those this update pruned.
     """
@@ -62,16 +62,15 @@ class TopologyUpdater:
 
     Args:
         model: holds at least one SparseLinear.
-        optimizer: the one that trains it, made after `sparsify`; its per-element state is carried along.
+        optimizer: the optimiser that trains the model, made after `sparsify`; its per-element state is carried along.
         total_steps: T, over which the schedule runs; None if `step` will be given the progress.
         config: how the topologies evolve.
-        settings: the fields of `EvolutionConfig` by keyword, where no record is given: `updates`, `prune_ratio`,
-            `decay`, `prune_by`, `grow_by`, `update_until`, `seed`. (Group Lasso is applied by `TopologyCallback`, or
-            with `evergraft.evolution.group_lasso.apply_group_lasso`.)
+        settings: the fields of `EvolutionConfig` by keyword, if no record is given: `updates`, `prune_ratio`,
+            `prune_decay`, `prune_by`, `grow_by`, `update_until`, `seed`.
 
     Raises:
-        EvergraftError: no sparse layer, one that is trained but not by this optimiser, a setting out of range, or less
-            than two steps an update.
+        EvergraftError: no sparse layer, one that is trained but not by this optimiser, a setting out of range, less
+            than two steps for each update, or a Group Lasso, which `TopologyCallback` applies and this does not.
 
     Example:
         >>> updater = evergraft.TopologyUpdater(model, optimizer, total_steps=1000, updates=80)
@@ -101,6 +100,11 @@ class TopologyUpdater:
         self.exploration = {name: Exploration(layer.topology) for name, layer in self.layers.items()}
         self._prune, self._grow = PRUNING_RULES.get(self.config.prune_by), GROWTH_RULES.get(self.config.grow_by)
         self._recorder = GradientRecorder(self.layers.values()) if _uses_gradients(self._grow) else None
+        if self.config.group_lasso:
+            raise EvergraftError(
+                "TopologyUpdater applies no Group Lasso; use TopologyCallback, or leave `group_lasso` at 0 and call "
+                "evergraft.evolution.group_lasso.apply_group_lasso after every optimiser step"
+            )
         if total_steps is not None and self.config.updates > total_steps // 2:
             raise EvergraftError(
                 f"{self.config.updates} updates in {total_steps} steps leave less than two steps to each; "
@@ -160,8 +164,10 @@ class TopologyUpdater:
         count = min(round(ratio * topology.active), topology.blocks - topology.active)
         context = UpdateContext(name, topology, layer.values, count, rng)
         slots = self._prune(context)
-        gradient = partial(self._recorder.gradient, layer) if self._recorder and count else None
-        grown = self._grow(replace(context, pruned=topology.positions[slots], gradient=gradient))
+        context = replace(context, pruned=topology.positions[slots])
+        if self._recorder:
+            context = replace(context, gradient=partial(self._recorder.gradient, layer))
+        grown = self._grow(context)
         if len(grown) != count and not getattr(self._grow, "changes_count", False):
             raise EvergraftError(
                 f"growth rule {self.config.grow_by!r} chose {len(grown)} positions for layer {name}, expected {count}; "
@@ -211,7 +217,7 @@ class TopologyUpdater:
         """Continue from `state_dict()`; the model is loaded first.
 
         Raises:
-            EvergraftError: the state is of other layers, other sizes or other topologies.
+            EvergraftError: the state belongs to other layers, other sizes or other topologies.
         """
         expected = self.state_dict()
         if state.keys() != expected.keys() or any(

@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all, and that show it when a byte of theirs has changed."""
+"""Folders that are written whole or not at all, and that reveal when a byte in them has changed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder to write into, that takes its place at `path` when the block ends without an error.
 
     Whatever stands at `path` is replaced. A kill leaves the old folder, or the new one, and perhaps a hidden
-    `.NAME.partial` beside it, which the next write removes; if it comes in the instant between moving the old folder
-    away and the new one in, both lie beside, as `.NAME.discarded.partial` and `.NAME.partial`, and neither at `path`.
+    `.NAME.partial` beside it, which the next write removes. A kill in the instant between moving the old folder away
+    and the new one in leaves nothing at `path`, and both folders beside it, as `.NAME.discarded.partial` and
+    `.NAME.partial`.
 
     Raises:
         EvergraftError: another process is writing the same folder.
@@ -42,7 +43,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _put_in_place(partial, path)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # of a full disk, say, which it tells in words alone
+        if isinstance(error, SafetensorError):  # safetensors reports a full disk, for example, as text alone
             raise OSError(0, str(error), str(path)) from None
         raise
 
@@ -96,7 +97,7 @@ def read_object(path: Path, keys: Set[str], advice: str) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
     Raises:
-        EvergraftError: it holds none, or one that lacks some of `keys`; the sentence ends with the advice.
+        EvergraftError: the file holds no JSON object, or one without all of `keys`; the sentence ends with `advice`.
     """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +138,7 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """The SHA-256 hash of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

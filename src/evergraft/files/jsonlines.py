@@ -1,4 +1,4 @@
-"""A log of JSON objects, one a line, that a resumed run continues where its checkpoint was."""
+"""A log of JSON objects, one on each line, that a resumed run continues where its checkpoint was."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class JsonLines:
         """The entries so far; a last line torn by a kill or a power cut is passed over.
 
         Raises:
-            EvergraftError: another line that is not JSON, or no entry.
+            EvergraftError: another line is not JSON, or a line is not an object with a `step`.
         """
         if not self.path.exists():
             return
@@ -53,7 +53,7 @@ class JsonLines:
             sync(self.path)
 
     def rewind(self, step: int) -> None:
-        """Drop the entries after `step`, which a resumed run writes again; atomic."""
+        """Drop the entries after `step`, which a resumed run writes again; the file is replaced whole or not at all."""
         if self.path.exists():
             kept = [entry for entry in self if entry["step"] <= step]
             write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))

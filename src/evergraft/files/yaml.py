@@ -1,4 +1,4 @@
-"""YAML files of named fields, in which no field may stand twice."""
+"""YAML files of named fields, in which no field may be given twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
         kind: what the file is, for error messages: `recipe` or `study`.
 
     Raises:
-        EvergraftError: a file that is missing, not YAML, names a field twice, or holds no fields.
+        EvergraftError: the file is missing, is not YAML, names a field twice, or holds no fields.
 
     Example:
         >>> read_yaml(Path("recipes/first.yaml"), "recipe")["density"]

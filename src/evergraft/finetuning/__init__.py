@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from evergraft.finetuning.result import FinetuneResult as FinetuneResult
     from evergraft.finetuning.tune import finetune as finetune
 
-_HOMES = {"FinetuneResult": "result", "finetune": "tune"}  # imported on first use, for reports need no torch
+_HOMES = {"FinetuneResult": "result", "finetune": "tune"}  # imported on first use, since reports need no torch
 __all__ = [*_HOMES]
 
 

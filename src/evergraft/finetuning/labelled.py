@@ -15,7 +15,7 @@ from evergraft.errors import EvergraftError
 from evergraft.finetuning.tasks import TASKS, Task
 
 SUFFIXES = (".tsv", *(f".tsv{suffix}" for suffix in COMPRESSED))
-HELD_OUT = 10  # of a table without a validation table, one example in so many is held out
+HELD_OUT = 10  # one example in so many is held out of a table that comes without a validation table
 Row = dict[str, str]
 
 
@@ -39,9 +39,9 @@ def load_task(task: str, data: Path | None = None, validation: Path | None = Non
     Args:
         task: one of TASKS, or the path of a table with a header line: `sentence` or `sentence1` and `sentence2`, and
             `label`. Labels that are all numbers, one of them not whole, are scores; others are classes.
-        data: of a named task: the folder with train.tsv and dev.tsv, or with a folder of the task's name that has them
+        data: for a named task, the folder with train.tsv and dev.tsv, or with a folder of the task's name that has them
             (.gz, .xz and .zst too).
-        validation: of a table: another one to validate on; by default one example in ten is held out, drawn at random.
+        validation: for a table, another one to validate on; by default one example in ten is held out, drawn at random.
 
     Raises:
         EvergraftError: an unknown task, a missing file or folder or column, a ragged line, an unknown label, or a table
@@ -81,7 +81,7 @@ def _own(path: Path, validation: Path | None) -> tuple[Task, Examples, Examples]
 
 
 def examples_identity(*parts: Examples) -> str:
-    """A hash of examples, by which fine-tunings on the same ones are known."""
+    """A hash of examples, by which fine-tunings on the same examples are recognised."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -97,8 +97,8 @@ def _read(path: Path, header: Sequence[str] | None = None) -> tuple[Path, list[R
     """A table's path and its rows; its fields are never quoted.
 
     Args:
-        path: of the table.
-        header: the names of its columns; by default its first line has them.
+        path: the table's path.
+        header: the names of the columns; by default the first line has them.
     """
     if not path.is_file():
         raise EvergraftError(f"{path} does not exist; expected a tab-separated table")

@@ -17,7 +17,7 @@ class SparseBertForSequenceClassification(SparsePreTrainedModel, BertForSequence
     """`BertForSequenceClassification` whose encoder is sparse, if its configuration says so."""
 
     def __init__(self, config: SparseBertConfig) -> None:
-        super().__init__(copy(config))  # the caller's stays as it is
+        super().__init__(copy(config))  # so that the caller's configuration stays as it is
         sparsify_as_configured(self, config)
 
 
@@ -25,6 +25,8 @@ def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSeq
     """A run's encoder and pooler under a fresh classifier.
 
     Args:
+        run: a finished run.
+        task: says how many classes or scores there are, and what they are called.
         dense: make the encoder dense, with zeros where no weight was, which training may then fill.
 
     Raises:

@@ -17,7 +17,7 @@ class Task:
     """What a table of a task looks like.
 
     Attributes:
-        name: of the task.
+        name: the task's name.
         first: the column of the sentence, or of the first of two.
         second: the column of the other sentence; None if an example has one alone.
         label: the column of the label.

@@ -35,7 +35,7 @@ from evergraft.settings import SEEDS
 from evergraft.training.budget import Budget
 from evergraft.training.progress import ProgressBar
 
-WARMUP = 0.1  # of the steps: the rate rises to its peak, then falls to zero (Devlin et al., 2018, appendix A.3)
+WARMUP = 0.1  # the share of the steps in which the rate rises, before it falls to 0 (Devlin et al., 2018, appendix A.3)
 
 
 def finetune(
@@ -58,18 +58,18 @@ def finetune(
     Inputs are cut to the run's sequence length.
 
     Args:
-        run_folder: of a finished run.
+        run_folder: the folder of a finished run.
         task: a GLUE task, or the path of a table of labelled sentences (`load_task`).
-        data: of a GLUE task, the folder of its tables.
-        validation: of a table, another one to validate on; by default a tenth of its examples is held out.
+        data: for a GLUE task, the folder with its tables.
+        validation: for a table, another one to validate on; by default a tenth of its examples is held out.
         epochs: passes over the training examples.
-        learning_rate: AdamW's peak, of the range that Turc et al. (2019, arXiv 1908.08962) searched for small BERTs.
-        batch_size: examples a step.
-        seed: of the classifier, the order of the examples, and dropout.
+        learning_rate: AdamW's peak, from the range that Turc et al. (2019, arXiv 1908.08962) searched for small BERTs.
+        batch_size: examples in a step.
+        seed: the seed of the classifier, the order of the examples, and dropout.
         dense: fill the encoder up to a dense one first; a dense run stays as it is.
         updates: topology updates while fine-tuning; 0 leaves the topology as it is.
         device: `auto`, `cpu` or `cuda`.
-        output: a new folder; by default `finetune/TASK-sSEED` in the run's.
+        output: a new folder; by default `finetune/TASK-sSEED` in the run's folder.
 
     Returns:
         What result.json in `output` holds. Beside it are the model and environment.json.

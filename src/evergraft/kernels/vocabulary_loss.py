@@ -66,7 +66,7 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
 
 
 def _in_one_piece(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> VocabularyLoss:
-    """The same loss by torch's own operators, which hold all logits at once."""
+    """The vocabulary loss by torch's own operators, which hold all logits at once."""
     logits = F.linear(hidden, weight, bias)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     counted = labels != IGNORED

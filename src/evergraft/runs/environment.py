@@ -1,4 +1,4 @@
-"""Where a run was made, as a typed record: environment.json."""
+"""Where and with what a run was made, as a typed record: environment.json."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evergraft.evolution.log import LOG_FILE
 
-RUNS = "runs"  # the folder, in the current one, in which runs are made that are given no other
+RUNS = "runs"  # the folder inside the current one for runs that are given no other folder
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"

@@ -14,24 +14,39 @@ from evergraft.files.yaml import read_yaml
 from evergraft.settings import MOST, SEEDS, SettingError, Settings
 from evergraft.sparse.config import SparsityConfig
 
-Sources = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+def _as_text(value: object) -> object:
+    """A Path as the text that recipes hold."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_texts(value: object) -> object:
+    """One source, or several, as a list of texts."""
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return [_as_text(one) for one in several]
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+Sources = Annotated[list[str], BeforeValidator(_as_texts)]
 LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
 
 
 class TextSettings(Settings):
-    """What is trained, on which text."""
+    """Which model is trained, and on which text."""
 
-    model: str = Field("mini", description="size of the BERT: tiny, mini, small, medium, base, large, or a config.json")
+    model: Text = Field(
+        "mini", description="size of the BERT: tiny, mini, small, medium, base, large, or a config.json"
+    )
     corpus: Sources = Field(
         ["builtin:docstrings"], min_length=1, description="a prepared corpus, or text to prepare; may be given again"
     )
-    tokenizer: str | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
+    tokenizer: Text | None = Field(None, description="a tokenizer.json or vocab.txt to prepare the corpus with")
     vocabulary_size: int = Field(8192, ge=1, le=MOST, description="word pieces to learn when no tokenizer is given")
     sequence_length: int = Field(128, ge=8, le=65536, description="tokens in an input")
 
 
 class TrainingSettings(Settings):
-    """How long and how it is trained, and where."""
+    """How a model is trained, for how long, and where."""
 
     steps: int | None = Field(None, ge=1, le=MOST, description="length of the run in optimiser steps")
     tokens: int | None = Field(None, ge=1, le=10**15, description="length of the run in tokens")
@@ -137,8 +152,9 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
 
     @property
     def effective(self) -> Recipe:
-        """The same run, with the fields that it does not go by at their defaults: a dense model has no blocks and no
-        updates, a static one prunes nothing.
+        """The recipe with those fields at their defaults that have no effect on the run.
+
+        A dense model has no blocks and no updates, and a static one prunes nothing.
         """
         idle: set[str] = set()
         if not self.updates_or_default:
@@ -149,7 +165,7 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
         return self.model_copy(update=defaults | {"updates": self.updates_or_default})
 
     def to_yaml(self) -> str:
-        """All fields, defaults too, as a YAML file holds them."""
+        """All fields, including defaults, as a YAML file holds them."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 

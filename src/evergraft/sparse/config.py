@@ -19,7 +19,7 @@ INITIAL_STD = 0.02  # BERT's; the paper found that rescaling it for sparsity is 
 
 
 class Override(Settings):
-    """What layers of a name pattern have in place of the model's own.
+    """A density or a block of their own for the layers whose names match a pattern.
 
     Attributes:
         density: share of the blocks that exist, in (0, 1]; None keeps the model's.
@@ -77,11 +77,11 @@ class SparsityConfig(Settings):
         block: (R, C), rows of the output and columns of the input that live and die together.
         allocation: how blocks are shared out among layers, a name of `evergraft.sparse.allocation.ALLOCATIONS`.
         initialisation: how the first values are drawn, a name of `evergraft.sparse.initialisation.INITIALISATIONS`.
-        initial_std: standard deviation for it; None is 0.02, or what a BERT's `initializer_range` says.
+        initial_std: standard deviation of the first values; None is 0.02, or what a BERT's `initializer_range` says.
         include, exclude: shell patterns (`*`, `?`, `[...]`) of module names; those excluded are dense even if included.
-        overrides: by name pattern, a density and a block of their own; of several that match the last counts.
-        seed: of the first topology and the first values.
-        backend: of the sparse products: `auto`, or a name of `evergraft.sparse.products.BACKENDS`.
+        overrides: for layers that match a name pattern, a density or a block of their own; the last match counts.
+        seed: the seed from which the first topologies and the first values are drawn.
+        backend: what computes the sparse products: `auto`, or a name of `evergraft.sparse.products.BACKENDS`.
 
     Raises:
         SettingError: a value out of range, an unknown name or field.

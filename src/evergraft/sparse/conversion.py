@@ -55,13 +55,13 @@ def sparsify(
 
     Args:
         config: how the model is to be sparse; or its density, in (0, 1].
-        block: (R, C), rows of the output and columns of the input; where no record is given.
-        settings: the other fields of `SparsityConfig`, by keyword: `density`, `include`, `exclude`, `overrides`,
-            `allocation`, `initialisation`, `std`, `seed`, `backend`.
+        block: (R, C), rows of the output and columns of the input, if no record is given.
+        settings: the fields of `SparsityConfig` by keyword, if no record is given: `density`, `include`, `exclude`,
+            `overrides`, `allocation`, `initialisation`, `initial_std`, `seed`, `backend`.
 
     Raises:
-        EvergraftError: nothing matches, a block divides not every match, a weight is shared with another module or is
-            no parameter (pruned by torch, say), or a setting is wrong. The model is then as it was.
+        EvergraftError: nothing matches, a block does not divide every match, a weight is shared with another module or
+            is no parameter (torch has pruned it, for example), or a setting is wrong. The model is then as it was.
 
     Example:
         >>> evergraft.sparsify(model, density=0.1, block=(16, 16))
@@ -107,6 +107,10 @@ def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
 
     Raises:
         EvergraftError: the model holds no sparse layer.
+
+    Example:
+        >>> for name, layer in evergraft.sparse_layers(model).items():
+        ...     print(name, layer.topology.active)
     """
     return {_plain(name): layer for name, layer in _sparse_modules(model).items()}
 

@@ -1,4 +1,4 @@
-"""How many blocks a matrix has room for, and how many of them a density keeps: integers alone."""
+"""How many blocks a matrix has room for, and how many of them a density keeps; without torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def block_grid(out_features: int, in_features: int, block: tuple[int, int]) -> t
 
 
 def active_count(positions: int, density: float) -> int:
-    """round(density * positions), at least 1.
+    """The number of blocks that a density keeps: round(density * positions), at least 1.
 
     Raises:
         EvergraftError: a density outside (0, 1].

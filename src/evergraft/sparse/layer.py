@@ -31,7 +31,12 @@ class SparseLinear(nn.Module):
         topology: which blocks exist.
         bias: whether to add a bias, zero at first.
         backend: `auto`, or the name of a registered backend of products.
-        device, dtype: of `values` and `bias`.
+        device, dtype: those of `values` and `bias`.
+
+    Example:
+        >>> layer = SparseLinear(BlockTopology.random(64, 32, (4, 4), 0.25, np.random.default_rng(0)))
+        >>> layer(torch.randn(8, 32)).shape
+        torch.Size([8, 64])
     """
 
     values: nn.Parameter
@@ -74,6 +79,15 @@ class SparseLinear(nn.Module):
     ) -> SparseLinear:
         """A layer whose round(density * blocks) active blocks are drawn uniformly at random from `seed`.
 
+        Args:
+            in_features: features of the input, a multiple of C.
+            out_features: features of the output, a multiple of R.
+            density: share of the blocks that exist, in (0, 1].
+            block: (R, C), rows of the output and columns of the input.
+            bias: whether to add a bias, zero at first.
+            seed: the seed of the topology; the values are drawn from torch's default generator.
+            backend: `auto`, or the name of a registered backend of products.
+
         Raises:
             EvergraftError: a density outside (0, 1], a block that does not divide, an unknown backend.
         """
@@ -91,7 +105,7 @@ class SparseLinear(nn.Module):
             initialisation: a name of `evergraft.sparse.initialisation.INITIALISATIONS`.
 
         Raises:
-            EvergraftError: no initialisation is called so.
+            EvergraftError: no initialisation has that name.
         """
         INITIALISATIONS.get(initialisation)(self.values.detach(), self.topology, std, generator)
         if self.bias is not None:
@@ -99,12 +113,15 @@ class SparseLinear(nn.Module):
 
     @property
     def topology(self) -> BlockTopology:
-        """A view of the layer's topology, in the order of `values`, until the next update; `.clone()` it to keep it."""
+        """A view of the layer's topology, whose slots are in the order of `values`.
+
+        It holds until the next update; `.clone()` it to keep it.
+        """
         return BlockTopology(self.block, self.row_offsets, self.columns, self.transposed_offsets, self.transposed_order)
 
     @torch.no_grad()
     def set_topology(self, topology: BlockTopology) -> None:
-        """Take over another topology of as many blocks as `values` holds; the caller moves `values` along, before.
+        """Take over another topology of as many blocks as `values` holds; the caller has moved `values` along before.
 
         As long as their number is what it was, the index buffers are rewritten in place; otherwise they are replaced.
 
@@ -128,15 +145,15 @@ class SparseLinear(nn.Module):
                 setattr(self, name, new.to(mine.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """X [..., in_features] -> [..., out_features]."""
+        """Compute x W^T + bias for x [..., in_features]; the result is [..., out_features]."""
         return linear(x, self.values, self.topology, self.bias, self.backend)
 
     @property
     def weight(self) -> Tensor:
         """The dense matrix, shaped as the dense layer's, scattered anew at every call: slow, and not for training.
 
-        For modules that look at their layers' weights themselves: T5 at the dtype, torch's TransformerEncoder at all of
-        it when it evaluates.
+        It serves modules that look at their layers' weights themselves: T5 reads the dtype, and when it evaluates,
+        torch's TransformerEncoder multiplies by the matrix.
         """
         weight = scatter(self.values, self.topology)
         return weight.t() if self.transposed else weight

@@ -19,7 +19,7 @@ from evergraft.sparse.topology import BlockTopology
 def linear(
     x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None = None, backend: str = "auto"
 ) -> Tensor:
-    """Y = x W^T + bias, where W [out, in] holds `values` at the active blocks of `topology` and zero elsewhere.
+    """Compute y = x W^T + bias, where W [out, in] holds `values` at the active blocks of `topology` and zero elsewhere.
 
     Differentiable in x, values and bias (once; no double backward). Under autocast it computes in the autocast
     dtype, as `torch.nn.functional.linear` does. Transforms of `torch.func` (`vmap`, `grad`, ...) take the reference
@@ -36,7 +36,7 @@ def linear(
 
     Raises:
         EvergraftError: shapes that do not fit the topology, dtypes or devices that are not those of x, or a backend
-            that is unknown or cannot do it.
+            that is unknown or does not support the tensors.
     """
     if x.shape[-1] != topology.in_features or values.shape != (topology.active, *topology.block):
         raise EvergraftError(
@@ -185,7 +185,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _gradients(
     ctx: Any, grad: Tensor, of_input: Callable[[], Tensor], of_values: Callable[[], Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Those that are needed, of (x, values, bias, the topology's tensors, backend)."""
+    """The gradients of (x, values, bias, the topology's tensors, backend); None for those that are not needed."""
     needs_x, needs_values, needs_bias = ctx.needs_input_grad[:3]
     return (
         of_input() if needs_x else None,

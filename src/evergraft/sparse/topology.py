@@ -28,6 +28,11 @@ class BlockTopology:
         columns: int32 [active]; the block column of each slot, ascending within a block row.
         transposed_offsets: int32 [block_columns + 1]; the same offsets for the transposed matrix.
         transposed_order: int32 [active]; the slots ordered by block column, then by block row.
+
+    Example:
+        >>> topology = BlockTopology.from_positions(8, 16, (4, 4), torch.tensor([0, 1, 6]))  # two block rows of four
+        >>> topology.rows.tolist(), topology.columns.tolist()
+        ([0, 0, 1], [0, 1, 2])
     """
 
     block: tuple[int, int]
@@ -43,6 +48,8 @@ class BlockTopology:
         """Build from the positions of the active blocks.
 
         Args:
+            out_features, in_features: rows and columns of the matrix.
+            block: (R, C), which must divide the matrix.
             positions: integer [active], in any order, each in [0, blocks), no position twice.
 
         Raises:
@@ -71,7 +78,7 @@ class BlockTopology:
 
     @classmethod
     def from_mask(cls, mask: Tensor, block: tuple[int, int]) -> BlockTopology:
-        """Build from a dense boolean mask [out_features, in_features] whose blocks are all True or all False.
+        """Build from a boolean mask [out_features, in_features]; a block (R, C) of it is all True or all False.
 
         Raises:
             EvergraftError: as `from_positions`, or a block of which only a part is True.
@@ -89,6 +96,12 @@ class BlockTopology:
         cls, out_features: int, in_features: int, block: tuple[int, int], density: float, rng: np.random.Generator
     ) -> BlockTopology:
         """Draw round(density * blocks) blocks, at least one, uniformly at random (docs/method.md, section 2).
+
+        Args:
+            out_features, in_features: rows and columns of the matrix.
+            block: (R, C), which must divide the matrix.
+            density: share of the blocks to draw, in (0, 1].
+            rng: the generator that they are drawn from.
 
         Raises:
             EvergraftError: as `from_positions`, or a density outside (0, 1].
@@ -112,10 +125,13 @@ class BlockTopology:
         """Draw a given count of blocks uniformly at random.
 
         Args:
-            count: blocks of the whole matrix; or of each block row, in their order.
+            out_features, in_features: rows and columns of the matrix.
+            block: (R, C), which must divide the matrix.
+            count: how many blocks the whole matrix has, or how many each block row has, in order.
+            rng: the generator that they are drawn from.
 
         Raises:
-            EvergraftError: as `from_positions`, or counts of another number of rows than there are.
+            EvergraftError: as `from_positions`, or a sequence that does not hold one count for each block row.
         """
         rows, columns = block_grid(out_features, in_features, block)
         if isinstance(count, int):
@@ -198,14 +214,14 @@ class BlockTopology:
         return BlockTopology(self.block, *(tensor.clone() for tensor in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """row_offsets, columns, transposed_offsets, transposed_order."""
+        """The four index tensors: row_offsets, columns, transposed_offsets, transposed_order."""
         return self.row_offsets, self.columns, self.transposed_offsets, self.transposed_order
 
     def validate(self) -> None:
         """Check every index against every other: for tensors that come from outside, such as a checkpoint.
 
         Raises:
-            EvergraftError: anything a constructor would not have made.
+            EvergraftError: the tensors are such as no constructor would have made.
         """
         if any(tensor.dtype != torch.int32 or tensor.dim() != 1 for tensor in self.tensors()):
             raise EvergraftError("topology indices must be one-dimensional int32 tensors")

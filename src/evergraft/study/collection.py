@@ -114,7 +114,7 @@ def mlm_loss(record: RunRecord) -> float:
 
 
 def best_of(configurations: Sequence[Configuration]) -> Configuration:
-    """Of the configurations with the most seeds, the one with the lowest mean loss.
+    """The configuration with the lowest mean loss, among those with the most seeds.
 
     Without the first condition the one lucky seed of a configuration would win over the mean of three.
     """
@@ -126,7 +126,7 @@ class Collection:
     """Everything one report is about.
 
     Attributes:
-        title, question: of the study, if it is one.
+        title, question: those of the study, if it is one.
         configurations: in the order of the study, or of the folders named.
         unfinished: name and state of the runs that have not finished, with the reason of those that failed.
         command: what makes the runs again, if they are of a study.

@@ -45,7 +45,7 @@ class Comparison:
 
     Attributes:
         table: the paper's.
-        shared: what ours have in common beyond the table's own facts, where others of ours have it otherwise.
+        shared: what these configurations of ours have in common, beyond the table's own facts, and others do not.
         rows: at least two.
     """
 

@@ -17,7 +17,7 @@ from evergraft.study.scores import SETTINGS
 def runs_csv(collection: Collection) -> str:
     """One line for each run: its name, family and folder, every field of its recipe, and its result.
 
-    The density that the recipe asks for is `density`, the exact one that it got `density_got`.
+    The column `density` is what the recipe asks for, and `density_got` the exact density of the run.
     """
     return _csv([_run(record) for record in collection.records])
 
@@ -52,7 +52,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values with those of inner dicts beside them: `bytes`, `weights` becomes `bytes_weights`."""
+    """Flatten inner dicts, joining names by underscores: `weights` within `bytes` becomes `bytes_weights`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= {f"{name}_{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}

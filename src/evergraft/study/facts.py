@@ -17,7 +17,7 @@ from evergraft.evolution.config import EvolutionConfig
 from evergraft.runs.recipe import Recipe
 from evergraft.sparse.config import SparsityConfig
 
-IDENTITIES = ("corpus_identity", "model_identity")  # of an environment: hashes of what a run read from elsewhere
+IDENTITIES = ("corpus_identity", "model_identity")  # fields of an environment: hashes of what a run read from elsewhere
 MODEL, SEED = "model", "seed"
 TEXT = ("corpus", "tokenizer", "vocabulary_size")  # where text comes from; its identity tells what it is
 STEPS = ("steps", "tokens")  # two ways to say how many steps; `Recipe.total_steps` tells the number
@@ -106,7 +106,7 @@ def _named_value(name: str, facts: Mapping[str, Any], short: bool) -> str:
 
     Args:
         name: the field.
-        facts: of the run.
+        facts: all facts of the run.
         short: whether a model's file name, without its folder and ending, tells it from the other models.
     """
     value = facts[name]

@@ -27,12 +27,12 @@ PICTURED = 4  # configurations whose topologies are drawn, at most
 
 
 def page(collection: Collection, commands: Sequence[str], machines: Sequence[str]) -> str:
-    """The page; it loads nothing from anywhere.
+    """Render a report as one HTML page, which loads nothing from elsewhere.
 
     Args:
-        collection: what it is about.
-        commands: those that make the runs again.
-        machines: those that the runs ran on.
+        collection: the runs that the page is about.
+        commands: the commands that make the runs again.
+        machines: descriptions of the machines that the runs ran on.
     """
     environment = Environment(loader=PackageLoader("evergraft.study"), autoescape=True)
     environment.filters["code"] = _code
@@ -53,9 +53,9 @@ class _FilledSection:
     """A section with what it shows.
 
     Attributes:
-        key, title, text: those of the section.
-        charts: HTML of each.
-        tables: below the charts.
+        key, title, text: the fields of the `Section`.
+        charts: the HTML of each chart.
+        tables: the tables, which stand below the charts.
     """
 
     key: str

@@ -19,7 +19,7 @@ class Cost:
     Attributes:
         name: `FLOPs`, `wall-clock` or `memory`.
         title: the name with its unit, for an axis.
-        of: the cost of a run.
+        of: the function that gives the cost of a run.
     """
 
     name: str
@@ -106,7 +106,7 @@ def ratio_at_equal_loss(costs: BySeed, losses: BySeed, dense: Sequence[tuple[ByS
     """What one configuration costs over a dense family at the same loss.
 
     Args:
-        costs, losses: of the configuration, by seed, above 0.
+        costs, losses: those of the configuration, by seed, above 0.
         dense: (costs, losses) of each member of the family; some seed is common to all of them and the configuration.
 
     Returns:

@@ -29,7 +29,7 @@ class LoggedSteps(NamedTuple):
     Attributes:
         step: the optimiser step that it was written after.
         flops: training FLOPs of the encoder so far.
-        seconds: of training so far.
+        seconds: how long training has taken so far.
         mlm_loss: the mean over the steps since the line before, nats.
     """
 
@@ -44,7 +44,7 @@ class LoggedUpdate(NamedTuple):
 
     Attributes:
         step: the optimiser step that the update followed.
-        layer: its name, or `all`.
+        layer: the layer's name, or `all`.
         explored: share of the weights that were ever active.
         removed_new_ratio: share of the blocks grown by the update before that this one pruned; None for the first.
     """
@@ -63,10 +63,10 @@ class RunRecord:
     """A finished run.
 
     Attributes:
-        name: of a study's plan; otherwise the folder's name.
-        family: of a study's plan; otherwise `dense`, `static` or `dynamic`.
+        name: the name in a study's plan; otherwise the folder's name.
+        family: the family in a study's plan; otherwise `dense`, `static` or `dynamic`.
         folder: the run's folder.
-        recipe: fully resolved.
+        recipe: the run's recipe, fully resolved.
         result: what result.json holds.
         environment: what environment.json holds.
     """
@@ -136,7 +136,7 @@ class RunRecord:
 
     @cached_property
     def scores(self) -> dict[Score, list[float]]:
-        """What its fine-tunings came to; an empty list for a metric that was undefined in all of them."""
+        """The metrics of its fine-tunings; an empty list for a metric that was undefined in all of them."""
         scores: dict[Score, list[float]] = defaultdict(list)
         for result in self.finetuned:
             for metric, value in result.metrics.items():

@@ -24,7 +24,7 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
 
     Args:
         targets: one study file, or run folders.
-        form: `html` is one file with everything in it, charts too; `markdown` has the tables; `csv` has one line for
+        form: `html` is one file with everything, charts included; `markdown` has the tables; `csv` has one line for
             each run; `scores`, comma-separated too, has one line for each score of a fine-tuned model.
         output: the file to write; by default STUDY.html in the study's output for the HTML page of a study, report.html
             in the current folder for that of runs, and no file for the other forms.
@@ -54,14 +54,14 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
 
 
 def to_html(collection: Collection) -> str:
-    """The page with charts, tables and topologies; it loads nothing from anywhere."""
+    """The page with charts, tables and topologies, which loads nothing from elsewhere."""
     from evergraft.study.page import page  # charts and topologies need plotly and torch, which the other forms do not
 
     return page(collection, commands(collection), machines(collection))
 
 
 def to_markdown(collection: Collection) -> str:
-    """The tables, with what they need to be read."""
+    """The tables in Markdown, with what is needed to read them."""
     parts = [f"# {collection.title}", ""]
     parts += [collection.question.strip(), ""] if collection.question else []
     if collection.unfinished:

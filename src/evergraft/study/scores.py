@@ -11,12 +11,12 @@ class Score(NamedTuple):
     """A metric of a fine-tuning and its settings. Fine-tunings alike in all of this are repeats of each other.
 
     Attributes:
-        task: its name.
+        task: the task's name.
         metric: what was measured.
         densified: whether the encoder was made dense first.
         updates: topology updates while fine-tuning.
-        epochs, batch_size, learning_rate: of AdamW.
-        data_identity: hash of the examples; empty in results from before it was recorded.
+        epochs, batch_size, learning_rate: passes over the training examples, examples in a step, AdamW's peak rate.
+        data_identity: a hash of the examples; empty in results from before it was recorded.
     """
 
     task: str

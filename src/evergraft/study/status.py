@@ -31,7 +31,7 @@ class RunStatus:
     """How far one run is.
 
     Attributes:
-        run: the run.
+        run: the planned run that this is about.
         state: `finished`; `running`; `failed`; `stopped` after it began (it will go on); or `waiting`.
         progress: share of the run that is done, in [0, 1].
         seconds: training time spent so far.
@@ -85,7 +85,7 @@ def study_status(study: Study) -> list[RunStatus]:
 
 
 def run_status(run: PlannedRun) -> RunStatus:
-    """The status of one run."""
+    """How far one run is, as its folder tells."""
     path = run.folder / RESULT
     if path.exists():
         try:
@@ -126,8 +126,8 @@ def seconds_left(statuses: Sequence[RunStatus], jobs: int) -> float | None:
     next.
 
     Args:
-        statuses: of all runs; failed ones are not waited for.
-        jobs: runs at a time.
+        statuses: the status of every run; failed runs are not waited for.
+        jobs: how many runs go on at a time.
     """
     known: dict[str, list[float]] = defaultdict(list)
     for status in statuses:

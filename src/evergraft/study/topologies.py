@@ -29,7 +29,7 @@ class LayerPicture:
     """A layer's topology at both ends of training.
 
     Out features run downwards in the pictures, in features to the right. Blocks that were there from the first step to
-    the last are dark in both; grey are those of the first that were pruned, orange those of the last that were grown.
+    the last are dark in both; first blocks that were pruned are grey, and last blocks that were grown are orange.
 
     Attributes:
         layer: its short name.
@@ -52,7 +52,7 @@ def layer_pictures(record: RunRecord, encoder_layers: int = 3) -> list[LayerPict
 
     Args:
         record: the run.
-        encoder_layers: how many encoder layers to draw; of a deeper encoder the first, the last and some between.
+        encoder_layers: how many encoder layers to draw: of a deeper encoder, the first, the last and some between.
 
     Raises:
         EvergraftError: the run's model is not there, or torn.

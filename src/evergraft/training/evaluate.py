@@ -24,7 +24,7 @@ from evergraft.training.validation import MEASURES, PREFIX, mean_losses
 
 
 class EvaluationResult(Record):
-    """How well a model predicts a text; what `evaluate` returns."""
+    """How well a model predicts a text: losses in nats and accuracies in [0, 1], as `evaluate` returns them."""
 
     mlm_loss: float = Field(description="mean over the masked tokens, nats")
     mlm_accuracy: float = Field(description="share of the masked tokens predicted right")
@@ -42,7 +42,7 @@ def evaluate(
         run_folder: the folder of a finished run.
         sources: text as for `evergraft corpus prepare`, all of which is used, or one prepared corpus of the same
             vocabulary, of which the validation split is used; by default the run's own corpus.
-        batch_size: sequences at a time.
+        batch_size: inputs that are computed at a time.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:

@@ -19,7 +19,7 @@ from evergraft.training.card import CARD, model_card
 
 
 class ExportResult(Record):
-    """What `export` has written."""
+    """What `export` has written: the folder, and the number of parameters of the dense model."""
 
     directory: Path = Field(description="the folder of the dense checkpoint")
     parameters: int = Field(description="parameters of the dense model")

@@ -37,7 +37,13 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run can go on
 
     Attributes:
         run: the run's folder, to be given to `resume`.
-        signal_number: the signal that stopped it.
+        signal_number: the signal that stopped training, such as 2 for Ctrl-C.
+
+    Example:
+        >>> try:
+        ...     evergraft.pretrain(recipe)
+        ... except evergraft.Interrupted as stopped:
+        ...     evergraft.resume(stopped.run)
     """
 
     def __init__(self, run: Path, signal_number: int) -> None:

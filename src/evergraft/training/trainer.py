@@ -48,7 +48,7 @@ class PretrainingTrainer(Trainer):
     Args:
         model: the model to train.
         plan: what to do.
-        run: where it is kept.
+        run: the run, into whose folder everything is written.
         budget: how long the run is.
         callbacks: further callbacks.
         validate_first: whether the run begins with a validation; a resumed one does not.

@@ -13,7 +13,7 @@ from transformers import EvalPrediction
 from evergraft.files.jsonlines import JsonLines
 
 MEASURES = ("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")
-PREFIX = "validation"  # of the measures' names in metrics.jsonl and result.json
+PREFIX = "validation"  # what the measures' names begin with in metrics.jsonl and result.json
 
 
 def mean_losses(outputs: EvalPrediction) -> dict[str, float]:

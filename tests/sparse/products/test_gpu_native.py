@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 from transformers import TrainerCallback
 
 from evergraft import BlockTopology, SparseLinear
-from evergraft.bert.sizes import FAMILY
+from evergraft.bert.sizes import BERT_SIZES
 from evergraft.sparse.linear import linear
 from evergraft.training.pretrain import pretrain, resume
 from tests.sparse.products.gpu_kernels import NATIVE
@@ -86,7 +86,7 @@ def test_a_stack_compiles_whole(mode):
 @pytest.mark.parametrize("name", ["base", "large"])
 def test_memory_falls_with_density(name, block, record_property):
     """Peak of values, gradients, Adam's moments, indices and workspace against the dense encoder's, without indices."""
-    size = FAMILY[name]
+    size = BERT_SIZES[name]
     hidden, wide = size.hidden, 4 * size.hidden
     shapes = [(hidden, hidden)] * 4 + [(hidden, wide), (wide, hidden)]
     torch.cuda.empty_cache()

@@ -10,9 +10,9 @@ from evergraft.evolution.inactive import inactive_positions
 
 
 def random(context: UpdateContext) -> Tensor:
-    """Inactive positions drawn uniformly without replacement: int64 [count].
+    """Draw inactive positions uniformly, without replacement: int64 [count].
 
-    Blocks that the same update prunes still count as active, so that none of them grows at once again.
+    Blocks that the same update prunes still count as active, so that none of them grows again at once.
     """
     topology = context.topology
     ranks = context.rng.choice(topology.blocks - topology.active, size=context.count, replace=False, shuffle=False)

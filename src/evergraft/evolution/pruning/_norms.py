@@ -12,7 +12,8 @@ def block_norms(values: Tensor, order: float) -> Tensor:
     """The norm of each block: [active, R, C] -> float32 (float64 for float64 values) [active].
 
     Args:
-        order: 1, 2 or infinity, of the weights of a block.
+        values: floating [active, R, C].
+        order: the order of the norm over the weights of a block, such as 1, 2 or infinity.
     """
     blocks = values.detach().flatten(1)
     if blocks.dtype != torch.float64:
@@ -22,5 +23,5 @@ def block_norms(values: Tensor, order: float) -> Tensor:
 
 
 def smallest(context: UpdateContext, order: float) -> Tensor:
-    """The slots of the `context.count` blocks of the smallest norm, ties by slot: int64 [count]."""
+    """The slots of the `context.count` blocks of the smallest norm; ties are broken by slot: int64 [count]."""
     return torch.argsort(block_norms(context.values, order), stable=True)[: context.count]

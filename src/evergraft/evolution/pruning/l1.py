@@ -9,5 +9,5 @@ from evergraft.evolution.pruning._norms import smallest
 
 
 def l1(context: UpdateContext) -> Tensor:
-    """The slots of the blocks of the smallest L1 norm, ties by slot: int64 [count]."""
+    """The slots of the blocks of the smallest L1 norm; ties are broken by slot: int64 [count]."""
     return smallest(context, 1)

@@ -1,4 +1,4 @@
-"""Prune the blocks of the smallest L-infinity norm, that is of the smallest largest weight."""
+"""Prune the blocks of the smallest L-infinity norm, that is, those whose largest weight is smallest."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from evergraft.evolution.pruning._norms import smallest
 
 
 def linf(context: UpdateContext) -> Tensor:
-    """The slots of the blocks of the smallest L-infinity norm, ties by slot: int64 [count]."""
+    """The slots of the blocks of the smallest L-infinity norm; ties are broken by slot: int64 [count]."""
     return smallest(context, torch.inf)

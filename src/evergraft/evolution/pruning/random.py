@@ -9,6 +9,6 @@ from evergraft.evolution.context import UpdateContext
 
 
 def random(context: UpdateContext) -> Tensor:
-    """The slots of blocks drawn uniformly without replacement: int64 [count]."""
+    """Draw the slots of blocks uniformly, without replacement: int64 [count]."""
     slots = context.rng.choice(context.values.shape[0], size=context.count, replace=False, shuffle=False)
     return torch.from_numpy(slots).to(context.values.device)

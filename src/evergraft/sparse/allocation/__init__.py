@@ -16,7 +16,7 @@ class LayerGrid:
     """The block positions of one layer.
 
     Attributes:
-        rows, columns: of blocks.
+        rows, columns: the numbers of block rows and block columns.
         block: (R, C), weights of a block.
         density: the share of the positions that was asked for, in (0, 1].
     """
@@ -42,8 +42,8 @@ class Allocation(Protocol):
             layers: the layers that are to be sparse, by name, in the model's order.
 
         Returns:
-            For each layer the count of its blocks, at least 1; or, for a layer whose block rows hold equal or other
-            given counts, the count of each block row. Positions are drawn at random within that.
+            For each layer the number of its blocks, at least 1, or a sequence with the number of blocks in each of its
+            block rows. The positions are drawn at random within that.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Every layer has the density that is asked for."""
+"""Give every layer the density that is asked for."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from evergraft.sparse.grid import active_count
 
 
 def uniform(layers: Mapping[str, LayerGrid]) -> dict[str, int]:
-    """round(density * positions) blocks a layer, at least 1: what the paper does (docs/method.md, section 2)."""
+    """Give each layer round(density * positions) blocks, at least 1, as the paper does (docs/method.md, section 2)."""
     return {name: active_count(grid.positions, grid.density) for name, grid in layers.items()}

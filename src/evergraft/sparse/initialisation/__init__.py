@@ -23,7 +23,7 @@ class Initialisation(Protocol):
             values: floating [active, R, C], without gradient.
             topology: which blocks they are.
             std: the standard deviation asked for.
-            generator: where all randomness comes from, on the device of `values`; None is torch's default one.
+            generator: where all randomness comes from, on the device of `values`; None is torch's default generator.
         """
         ...
 

@@ -16,6 +16,6 @@ def normal(values: Tensor, topology: BlockTopology, std: float, generator: torch
     The deviation is not rescaled for sparsity, which the paper found to be worse (docs/method.md, section 2). It is
     drawn by the inverse of the normal distribution; `nn.init.trunc_normal_` holds several tensors of that size.
     """
-    share = math.erf(math.sqrt(2))  # of a normal that lies within two standard deviations
+    share = math.erf(math.sqrt(2))  # the part of a normal within two standard deviations
     values.uniform_(-share, share, generator=generator)
     values.erfinv_().mul_(math.sqrt(2) * std).clamp_(-2 * std, 2 * std)

@@ -1,4 +1,4 @@
-"""Backends: who computes the three products of a sparse layer, one a file, chosen by name.
+"""Backends: what computes the three products of a sparse layer. Each is one file, chosen by name.
 
 A backend has `supports(x, values)` and the products `forward`, `input_gradient` and `weight_gradient`. `dense` is the
 reference: every other backend is compared with it in the tests. `evergraft.sparse.linear` makes a differentiable
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What computes products: a module or an object. Products get two-dimensional x and grad, of any strides.
+    """An object or a module that computes products; x and grad are two-dimensional and may have any strides.
 
     Attributes:
-        name: what benches and reports call it.
+        name: what benchmarks and reports call the backend.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Backend(Protocol):
         ...
 
     def forward(self, x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
-        """X [tokens, in], values [active, R, C], bias [out] or None -> [tokens, out]."""
+        """Compute x W^T + bias: x [tokens, in], values [active, R, C], bias [out] or None -> [tokens, out]."""
         ...
 
     def input_gradient(self, grad: Tensor, values: Tensor, topology: BlockTopology) -> Tensor:
-        """Grad [tokens, out] -> [tokens, in]."""
+        """Compute grad W: grad [tokens, out], values [active, R, C] -> [tokens, in]."""
         ...
 
     def weight_gradient(self, grad: Tensor, x: Tensor, topology: BlockTopology) -> Tensor:
-        """Grad [tokens, out], x [tokens, in] -> [active, R, C]."""
+        """Compute the active blocks of grad^T x: grad [tokens, out], x [tokens, in] -> [active, R, C]."""
         ...
 
 
@@ -57,7 +57,7 @@ def check_backend(name: str) -> str:
     """Return `name`.
 
     Raises:
-        EvergraftError: no backend is called so.
+        EvergraftError: no backend has that name.
     """
     if name not in backend_names():
         raise EvergraftError(f"no backend is called {name!r}; choose one of {', '.join(backend_names())}")
@@ -68,7 +68,7 @@ def choose_backend(name: str, x: Tensor, values: Tensor) -> Backend:
     """The named backend; for `auto` the first that supports the tensors, the one registered last tried first.
 
     Raises:
-        EvergraftError: no such backend, or the named one does not support the tensors.
+        EvergraftError: no backend has that name, or the named one does not support the tensors.
     """
     if name == "auto":
         return next(backend for backend in map(BACKENDS.get, _by_preference()) if backend.supports(x, values))

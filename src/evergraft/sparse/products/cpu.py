@@ -1,6 +1,7 @@
-"""The native CPU products: kernels in C++ (native/), one library an instruction set, behind a plain C interface.
+"""The native CPU products: kernels in C++ (native/), one library for each instruction set.
 
-Time and memory fall with density; nothing dense is built. fp32 and bf16 (summed in fp32), any block shape.
+Time and memory fall with density, and nothing dense is built. The kernels take fp32, and bf16 that is summed in fp32,
+and blocks of any shape.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from evergraft.sparse.topology import BlockTopology
 
 
 class _Topology(ctypes.Structure):
-    """`Topology` of native/topology.hpp."""
+    """The structure `Topology` of native/topology.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("block_rows", "block_columns", "height", "width", "active")),
@@ -26,14 +27,14 @@ class _Topology(ctypes.Structure):
 
 
 class CpuBackend:
-    """The native products of one tier.
+    """The native products on one tier, which is an instruction set that the kernels are compiled for.
 
     Args:
         tier: an instruction set of `TIERS`; by default the one that the environment variable EVERGRAFT_CPU_TIER names,
             else the best that the processor has and that was built.
 
     Raises:
-        EvergraftError: the tier is not among `runnable_tiers()`; for the variable's, when it is first needed.
+        EvergraftError: the tier is not among `runnable_tiers()`. The variable's tier is checked when it is first used.
     """
 
     name = "cpu"
@@ -46,7 +47,7 @@ class CpuBackend:
         return self._tier or default_tier()
 
     def supports(self, x: Tensor, values: Tensor) -> bool:
-        """CPU tensors of one dtype, fp32 or bf16, if the libraries were built."""
+        """Whether x and `values` lie on the CPU and have one dtype, fp32 or bf16, and the libraries were built."""
         if x.device.type != "cpu" or x.dtype not in DTYPES or values.dtype != x.dtype:
             return False
         if self.tier() is None:
@@ -55,19 +56,19 @@ class CpuBackend:
         return True
 
     def forward(self, x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
-        """X [tokens, in] -> [tokens, out] = x W^T + bias."""
+        """Compute x W^T + bias: x [tokens, in] -> [tokens, out]."""
         y = x.new_empty(x.shape[0], topology.out_features)
         self._call("forward", topology, _rows(x), values.contiguous(), bias, y, x)
         return y
 
     def input_gradient(self, grad: Tensor, values: Tensor, topology: BlockTopology) -> Tensor:
-        """Grad [tokens, out] -> [tokens, in] = grad W."""
+        """Compute grad W: grad [tokens, out] -> [tokens, in]."""
         gradient = grad.new_empty(grad.shape[0], topology.in_features)
         self._call("input_gradient", topology, _rows(grad), values.contiguous(), gradient, grad)
         return gradient
 
     def weight_gradient(self, grad: Tensor, x: Tensor, topology: BlockTopology) -> Tensor:
-        """Grad [tokens, out], x [tokens, in] -> [active, R, C]: the active blocks of grad^T x."""
+        """Compute the active blocks of grad^T x: grad [tokens, out], x [tokens, in] -> [active, R, C]."""
         gradient = grad.new_empty(topology.active, *topology.block)
         self._call("weight_gradient", topology, _rows(grad), _rows(x), gradient, grad)
         return gradient
@@ -104,7 +105,7 @@ def _warn_of_missing_libraries() -> None:
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """A matrix whose features lie side by side, and how far apart its tokens are."""
+    """The matrix, copied unless its features lie side by side, and the distance between its tokens in numbers."""
     if x.stride(1) != 1 or x.stride(0) < x.shape[1]:
         x = x.contiguous()
     return x, x.stride(0)

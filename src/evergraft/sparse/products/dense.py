@@ -12,27 +12,27 @@ BACKEND = sys.modules[__name__]
 
 
 def supports(x: Tensor, values: Tensor) -> bool:
-    """Whatever torch can multiply."""
+    """Always True: these products take whatever torch can multiply."""
     return True
 
 
 def forward(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor:
-    """X [tokens, in] -> y [tokens, out] = x W^T + bias."""
+    """Compute x W^T + bias: x [tokens, in] -> [tokens, out]."""
     return F.linear(x, scatter(values, topology), bias)
 
 
 def input_gradient(grad: Tensor, values: Tensor, topology: BlockTopology) -> Tensor:
-    """Grad [tokens, out] -> [tokens, in] = grad W."""
+    """Compute grad W: grad [tokens, out] -> [tokens, in]."""
     return grad @ scatter(values, topology)
 
 
 def weight_gradient(grad: Tensor, x: Tensor, topology: BlockTopology) -> Tensor:
-    """Grad [tokens, out], x [tokens, in] -> [active, R, C]: the active blocks of grad^T x."""
+    """Compute the active blocks of grad^T x: grad [tokens, out], x [tokens, in] -> [active, R, C]."""
     return gather(grad.t() @ x, topology)
 
 
 def scatter(values: Tensor, topology: BlockTopology) -> Tensor:
-    """Values [active, R, C] -> the dense matrix [out, in], zero where no block is active."""
+    """Put values [active, R, C] into a dense matrix [out, in], which is zero where no block is active."""
     (rows, columns), (height, width) = _grid(topology), topology.block
     weight = values.new_zeros(rows, columns, height, width)
     weight[topology.rows, topology.columns.long()] = values
@@ -40,7 +40,7 @@ def scatter(values: Tensor, topology: BlockTopology) -> Tensor:
 
 
 def gather(weight: Tensor, topology: BlockTopology) -> Tensor:
-    """A dense matrix [out, in] -> its active blocks [active, R, C]."""
+    """Take the active blocks [active, R, C] of a dense matrix [out, in]."""
     (rows, columns), (height, width) = _grid(topology), topology.block
     blocks = weight.view(rows, height, columns, width).transpose(1, 2)
     return blocks[topology.rows, topology.columns.long()]

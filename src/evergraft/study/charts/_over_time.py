@@ -16,8 +16,8 @@ def over_time(collection: Collection, number: Callable[[LoggedUpdate], float | N
     """A number of each update over the steps of training, of the first seed; no chart without an evolving run.
 
     Args:
-        collection: of which each configuration is a line.
-        number: of all layers of an update together; an update for which it is None has no point.
+        collection: the runs; each configuration is a line of the chart.
+        number: gives the number of an update, for all layers together; None leaves the update without a point.
         title: what the number is, for the axis.
     """
     figure = go.Figure()

@@ -21,7 +21,7 @@ FAMILY_SCALES = {
     "dynamic": ["#0f5257", "#2dd4bf", "#3b82f6", "#1e3a8a"],
 }
 OTHER_SCALES = [["#7e22ce", "#d8b4fe"], ["#9d174d", "#f9a8d4"], ["#3f6212", "#bef264"], ["#7c2d12", "#fdba74"]]
-DASHES = ("solid", "dash", "dot", "dashdot")  # of lines side by side in one family
+DASHES = ("solid", "dash", "dot", "dashdot")  # tell the lines of one family apart
 
 
 def by_family(configurations: Sequence[Configuration]) -> dict[str, list[Configuration]]:

@@ -12,7 +12,7 @@ from evergraft.study.collection import Collection, Configuration
 from evergraft.study.record import LoggedSteps
 from evergraft.study.sections import Part
 
-POINTS = 400  # of a line, at most
+POINTS = 400  # in a line, at most
 AXES = {  # a field of LoggedSteps -> the axis's title, and a place on it in plotly's templates
     "step": ("steps", "step %{x:,}"),
     "flops": ("FLOPs of the encoder", "%{x:.4~s} FLOPs"),
@@ -76,7 +76,7 @@ def _thinned(lines: Sequence[LoggedSteps]) -> list[LoggedSteps]:
 
 
 def _hover(one: Configuration, place: str) -> str:
-    """What a point says of itself.
+    """The text that a point shows under the pointer.
 
     Args:
         one: the configuration.

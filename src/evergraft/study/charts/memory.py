@@ -27,7 +27,7 @@ def memory(collection: Collection) -> go.Figure:
 
 
 def _sized(one: Configuration) -> str:
-    """What of a configuration decides its bytes."""
+    """The part of a configuration's label that decides its bytes."""
     density = "" if one.dense else f" d{one.recipe.density:g}"
     return f"{one.recipe.model.rpartition('/')[2]}{density} {one.block}"
 

@@ -18,7 +18,7 @@ class Table:
         key: names it in a page's links.
         title: what it shows.
         note: how to read it; empty where the table before it says so.
-        header: one word or two for each column.
+        header: the title of each column, one word or two.
         rows: as many cells as the header has; the first is the row's name.
     """
 
@@ -35,7 +35,7 @@ class Table:
         return {index for index, cells in columns if any(cell[:1].isalpha() for cell in cells)}
 
     def to_markdown(self) -> str:
-        """A heading, the note, a pipe table."""
+        """The table in Markdown: a heading, the note and a pipe table."""
         rule = "|---|" + "---:|" * (len(self.header) - 1)
         lines = [
             "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (self.header, *self.rows)

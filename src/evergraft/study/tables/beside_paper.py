@@ -20,7 +20,7 @@ def comparison_table(comparison: Comparison, number: int) -> Table:
     """A table of the paper beside ours.
 
     Args:
-        comparison: of which a row of the table is made for each row.
+        comparison: the comparison, each row of which becomes a row of the table.
         number: its place among these tables; the first, 0, says how to read them all.
     """
     rows = tuple(
