@@ -138,5 +138,23 @@ def test_register_and_unregister():
     registry.unregister("mine")
     with pytest.raises(EvergraftError, match="no growth rule is called 'mine'; choose one of random"):
         registry.get("mine")
+    with pytest.raises(EvergraftError, match="no growth rule was registered as 'mine'"):
+        registry.unregister("mine")
     with pytest.raises(EvergraftError, match="growth rule 'random' is built in"):
         registry.register("random")
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 3])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(EvergraftError, match="a growth rule needs a name, a text that is not empty"):
+        GROWTH_RULES.register(name)
+
+
+def test_what_is_no_rule_is_refused():
+    with pytest.raises(EvergraftError, match=r"growth rule 'mine' is 7, which lacks __call__"):
+        GROWTH_RULES.register("mine")(7)
+    with pytest.raises(EvergraftError, match=r"backend 'mine' is .*, which lacks name, supports, forward"):
+        BACKENDS.register("mine")(object())
+    with pytest.raises(EvergraftError, match="'auto' can be no backend's name"):
+        BACKENDS.register("auto")
+    assert "mine" not in [*GROWTH_RULES.names(), *BACKENDS.names()]

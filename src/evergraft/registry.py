@@ -15,7 +15,7 @@ Names are known without importing anything, so that flags, YAML files and help t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, distributions
@@ -36,6 +36,8 @@ class Registry(Generic[T]):
         group: the entry-point group in which other packages offer theirs: `evergraft.growth`.
         package: the package whose files are the built-in ones; files whose names start with an underscore are left out.
         attribute: what a built-in file calls its function; by default its own name.
+        methods: what an object must have to be one of these; by default it must be callable.
+        reserved: names that mean something else to the setting, such as `auto`.
 
     Example:
         >>> @GROWTH_RULES.register("first")
@@ -43,23 +45,38 @@ class Registry(Generic[T]):
         ...     return inactive_positions(context.topology, torch.arange(context.count))
     """
 
-    def __init__(self, kind: str, group: str, package: str, attribute: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        package: str,
+        attribute: str | None = None,
+        methods: Sequence[str] = ("__call__",),
+        reserved: Sequence[str] = (),
+    ) -> None:
         self.kind = kind
         self.group = group
         self._package = package
         self._attribute = attribute
+        self._methods = methods
+        self._reserved = reserved
         self._registered: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorate a function to be known by `name`; one registered before it by that name is replaced.
 
         Raises:
-            EvergraftError: a built-in function has that name.
+            EvergraftError: a built-in function has that name, it is no name, or what is decorated is no such function.
         """
+        if not isinstance(name, str) or not name.strip():
+            raise EvergraftError(f"a {self.kind} needs a name, a text that is not empty; got {name!r}")
+        if name in self._reserved:
+            raise EvergraftError(f"{name!r} can be no {self.kind}'s name, since it means another thing; choose another")
         if name in self._built_in:
             raise EvergraftError(f"{self.kind} {name!r} is built in; register yours under another name")
 
         def add(function: T) -> T:
+            self._check_kind(name, function)
             self._registered.pop(name, None)
             self._registered[name] = function
             return function
@@ -67,7 +84,13 @@ class Registry(Generic[T]):
         return add
 
     def unregister(self, name: str) -> None:
-        """Forget a name that `register` has added."""
+        """Forget a name that `register` has added.
+
+        Raises:
+            EvergraftError: it has added no such name.
+        """
+        if name not in self._registered:
+            raise EvergraftError(f"no {self.kind} was registered as {name!r}")
         del self._registered[name]
 
     def names(self) -> list[str]:
@@ -100,12 +123,19 @@ class Registry(Generic[T]):
 
     def _load(self, entry: EntryPoint) -> T:
         try:
-            return entry.load()  # type: ignore[no-any-return]
+            function = entry.load()
         except Exception as error:  # whatever another package raises while it is imported
             raise EvergraftError(
                 f"{self.kind} {entry.name!r} of {entry.value} cannot be loaded ({type(error).__name__}: {error}); "
                 "repair or uninstall the package that offers it"
             ) from None
+        self._check_kind(entry.name, function)
+        return function  # type: ignore[no-any-return]
+
+    def _check_kind(self, name: str, function: object) -> None:
+        lacking = [method for method in self._methods if not hasattr(function, method)]
+        if lacking:
+            raise EvergraftError(f"{self.kind} {name!r} is {function!r}, which lacks {', '.join(lacking)}")
 
     @cached_property
     def _built_in(self) -> list[str]:
@@ -115,8 +145,8 @@ class Registry(Generic[T]):
 
     @cached_property
     def _offered(self) -> dict[str, EntryPoint]:
-        found = [entry for entry in _entry_points() if entry.group == self.group]
-        return {entry.name: entry for entry in found if entry.name not in self._built_in}
+        taken = {*self._built_in, *self._reserved}
+        return {entry.name: entry for entry in _entry_points() if entry.group == self.group and entry.name not in taken}
 
 
 @cache

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from evergraft.errors import EvergraftError
 
@@ -28,12 +36,19 @@ class SettingError(EvergraftError):
         self.name = name
         self.reason = reason
 
+    def within(self, source: object) -> EvergraftError:
+        """The same error of a setting that was read from `source`, which its sentence names."""
+        return EvergraftError(f"{source}: {self.name}: {self.reason}" if self.name else f"{source}: {self.reason}")
+
 
 S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseModel):
     """A frozen record of settings.
+
+    Attributes:
+        EARLIER_NAMES: what keyword arguments of version 0.1.0 are called now; `of` understands them.
 
     Raises:
         SettingError: an unknown field, a value out of range, or fields that contradict each other.
@@ -45,14 +60,23 @@ class Settings(BaseModel):
         validate_default=False,
         protected_namespaces=(),
         allow_inf_nan=False,
-        populate_by_name=True,
     )
+    EARLIER_NAMES: ClassVar[dict[str, str]] = {}
 
     def __init__(self, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
             raise _setting_error(type(self), error) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_number(cls, value: object, info: ValidationInfo) -> object:
+        """Take numpy's numbers for Python's, and refuse to take true and false for 1 and 0."""
+        value = plain(value)
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"expected another value than true or false; got {str(value).lower()}")
+        return value
 
     @classmethod
     def of(cls: type[S], config: S | None, **fields: Any) -> S:
@@ -63,15 +87,24 @@ class Settings(BaseModel):
             SettingError: as for the record itself.
         """
         if config is None:
-            return cls(**fields)
-        if not isinstance(config, cls):
-            raise EvergraftError(f"expected {cls.__name__}(...), or its fields as keywords; got {config!r}")
+            return cls(**{cls.EARLIER_NAMES.get(name, name): value for name, value in fields.items()})
+        if type(config) is not cls:
+            got = f"a {type(config).__name__}" if isinstance(config, Settings) else repr(config)
+            raise EvergraftError(f"expected {cls.__name__}(...), or its fields as keywords; got {got}")
         if fields:
             raise EvergraftError(
                 f"{', '.join(fields)} given beside {cls.__name__}(...); give the record alone, or "
-                f"config.model_copy(update={{...}})"
+                f"config.replace({', '.join(f'{name}=...' for name in fields)})"
             )
         return config
+
+    def replace(self: S, **fields: Any) -> S:
+        """A copy with other values in some fields, checked as a new record is.
+
+        Raises:
+            SettingError: as for the record itself.
+        """
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | fields)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON holds them."""
@@ -87,14 +120,21 @@ class Settings(BaseModel):
         return kind(**{name: getattr(self, name) for name in kind.model_fields} | others)
 
 
+def plain(value: object) -> object:
+    """A number of numpy or torch as Python's own; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
 def parse_block(text: object) -> tuple[int, int]:
     """`16x16`, `16` or [16, 16] -> (16, 16): the rows and columns of a block.
 
     Raises:
         EvergraftError: the value is none of these.
     """
-    if isinstance(text, (list, tuple)) and len(text) == 2 and all(type(side) is int and side > 0 for side in text):
-        return text[0], text[1]
+    if isinstance(text, (list, tuple)) and len(text) == 2:
+        rows, columns = map(plain, text)
+        if type(rows) is int and type(columns) is int and rows > 0 and columns > 0:
+            return rows, columns
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", str(text))
     if match is None:
         raise EvergraftError(

@@ -154,13 +154,6 @@ def test_unknown_model():
         bert_config("giant", 50)
 
 
-def test_a_dense_checkpoint_under_a_sparse_configuration_is_refused(config_file, tmp_path):
-    sparse = bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(4, 4)))
-    create_model(bert_config(str(config_file), 50, 16), 0).save_pretrained(tmp_path / "dense")
-    with pytest.raises(EvergraftError, match=r"holds no sparse weights for bert\.encoder\.layer\.0"):
-        SparseBertForPreTraining.from_pretrained(tmp_path / "dense", config=sparse)
-
-
 def test_a_densified_model_can_be_saved_and_read(config_file, tmp_path):
     model = create_model(
         bert_config(str(config_file), 50, 16, sparsity=SparsityConfig(density=0.25, block=(4, 4))), 0

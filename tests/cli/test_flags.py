@@ -51,7 +51,7 @@ def test_help_asks_a_field_for_its_names(monkeypatch):
         (tuple[int, int], str),
         (tuple[str, ...], list[str]),
         (list[str], list[str]),
-        (dict[str, float] | None, list[str]),
+        (tuple[tuple[str, float], ...] | None, list[str]),
         (Annotated[list[str], "validator"] | None, list[str]),
     ],
 )

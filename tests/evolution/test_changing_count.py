@@ -63,13 +63,11 @@ def test_survivors_keep_value_and_moments_and_training_goes_on(changing):
     assert not torch.equal(layer.values, moved)
 
 
-def test_another_count_is_refused_unless_the_rule_says_so():
-    GROWTH_RULES.register("changing")(twice)
-    try:
-        net = nn.Sequential(nn.Linear(16, 32))
-        sparsify(net, 0.25, (4, 2), include="*")
-        updater = TopologyUpdater(net, torch.optim.SGD(net.parameters(), lr=0.1), 10, updates=2, grow_by="changing")
-        with pytest.raises(EvergraftError, match=r"growth rule 'changing' chose 16 positions for layer 0, expected 8"):
-            updater.update(0.5)
-    finally:
-        GROWTH_RULES.unregister("changing")
+@pytest.mark.parametrize("changing", [none], indirect=True)
+def test_the_last_block_stays(changing):
+    net = nn.Sequential(nn.Linear(16, 32))
+    sparsify(net, 0.25, (4, 2), include="*")
+    updater = TopologyUpdater(net, torch.optim.SGD(net.parameters(), lr=0.1), 10, updates=2, grow_by="changing")
+    with pytest.raises(EvergraftError, match=r"growth rule 'changing', layer 0: all blocks were pruned and none grows"):
+        updater.update(1.0)
+    net[0].topology.validate()

@@ -17,8 +17,20 @@ def test_json_in_and_out(updates, ratio, decay, until):
     assert EvolutionConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_decay_is_another_name_of_prune_decay():
-    assert EvolutionConfig(decay="linear") == EvolutionConfig(prune_decay="linear")
+def test_keywords_of_version_0_1_0():
+    assert TopologyCallback(decay="linear").config == EvolutionConfig(prune_decay="linear")
+
+
+@pytest.mark.parametrize(("updates", "until", "most"), [(5, 1.0, 5), (5, 0.8, 4), (5, 0.05, 0)])
+def test_updates_have_two_steps_each_within_their_part_of_the_run(updates, until, most):
+    config = EvolutionConfig(updates=updates, update_until=until)
+    assert config.most_updates(10) == most
+    if most < updates:
+        with pytest.raises(EvergraftError, match=rf"5 updates in 10 steps up to {until} of the run .* at most {most},"):
+            config.check_fits(10)
+    config.replace(updates=most).check_fits(10)
+    with pytest.raises(EvergraftError, match="a run has at least one step; got 0"):
+        config.check_fits(0)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +38,7 @@ def test_decay_is_another_name_of_prune_decay():
     [
         ({"updates": -1}, "`updates`: Input should be greater than or equal to 0; got -1"),
         ({"prune_ratio": 1.1}, "`prune_ratio`: Input should be less than or equal to 1; got 1.1"),
-        ({"decay": "slow"}, "Input should be 'cosine', 'linear' or 'constant'; got 'slow'"),
+        ({"prune_decay": "slow"}, "Input should be 'cosine', 'linear' or 'constant'; got 'slow'"),
         ({"prune_by": "l3"}, "`prune_by`: no pruning rule is called 'l3'; choose one of l1, l2, linf, random"),
         ({"grow_by": "hope"}, "`grow_by`: no growth rule is called 'hope'; choose one of"),
         ({"update_until": 0}, "`update_until`: Input should be greater than 0"),

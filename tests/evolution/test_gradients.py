@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from evergraft import EvergraftError, TopologyUpdater, sparsify
+from evergraft import EvergraftError, SparseLinear, TopologyUpdater, sparsify
 from evergraft.evolution.context import UpdateContext
 from evergraft.evolution.gradients import GradientRecorder
 from evergraft.evolution.growth import GROWTH_RULES
@@ -113,3 +113,45 @@ def test_update_by_hand_has_no_gradients_to_offer(largest_by_name):
     with pytest.raises(EvergraftError, match="no backward pass was recorded"):
         updater.update(0.5)
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def gradients_of(forward, net: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """The recorded gradient of all blocks of `net.sparse`, and the one that autograd gives a dense layer there."""
+    sparse, dense = net.sparse, net.sparse.to_dense()
+    recorder = GradientRecorder([sparse])
+    recorder.start()
+    forward(net).sum().backward()
+    everywhere = torch.arange(sparse.topology.blocks)
+    recorded = recorder.gradient(sparse, everywhere)
+    recorder.stop()
+    net.sparse = dense
+    forward(net).sum().backward()
+    topology = BlockTopology.from_positions(sparse.out_features, sparse.in_features, sparse.block, everywhere)
+    return recorded, gather(dense.weight.grad, topology)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net: net.sparse(net.x[0]).square(),
+        lambda net: net.sparse(**{"x" if hasattr(net.sparse, "topology") else "input": net.x}).square(),
+        lambda net: torch.relu_(net.sparse(net.x)) * 3,
+        lambda net: net.sparse(net.x).mul_(net.x.new_full((), 2.0)).square(),
+        lambda net: net.sparse(net.sparse(net.x)[:, :16]).square(),
+    ],
+    ids=["one-dimensional", "keyword", "in-place relu", "in-place product", "twice"],
+)
+def test_however_a_layer_is_called_its_gradient_is_the_dense_layers(forward):
+    net = nn.Module()
+    net.sparse = SparseLinear.random(16, 32, 0.25, (4, 2)).double()
+    net.x = torch.randn(8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(*gradients_of(forward, net))
+
+
+def test_a_layer_that_takes_no_part_has_a_gradient_of_zero():
+    net = model()
+    recorder = GradientRecorder([net[0], net[2]])
+    recorder.start()
+    net[0](torch.randn(8, 16)).sum().backward()
+    assert recorder.gradient(net[2], torch.tensor([3, 1])).eq(0).all()
+    assert recorder.gradient(net[0], torch.tensor([3, 1])).ne(0).any()

@@ -38,8 +38,10 @@ def test_ratios_are_those_of_the_paper():
     cosine = schedule_of(updates=10)
     assert [cosine.ratio(p) for p in (0, 0.5, 1)] == pytest.approx([0.5, 0.25, 0])
     assert cosine.ratio(0.25) == pytest.approx(0.25 * (1 + math.cos(math.pi / 4)))
-    assert [schedule_of(updates=10, decay="linear").ratio(p) for p in (0, 0.5, 1)] == pytest.approx([0.5, 0.25, 0])
-    assert schedule_of(updates=10, decay="constant").ratio(1) == 0.5
+    assert [schedule_of(updates=10, prune_decay="linear").ratio(p) for p in (0, 0.5, 1)] == pytest.approx(
+        [0.5, 0.25, 0]
+    )
+    assert schedule_of(updates=10, prune_decay="constant").ratio(1) == 0.5
 
 
 def test_updates_rest_after_their_share_of_training():

@@ -20,7 +20,7 @@ def test_fields_are_read(tmp_path):
         ("a: [", "is not YAML"),
         ("a: 1\na: 2", "a stands twice in one place"),
         ("- a", "must hold `field: value` lines; got list"),
-        ("1: a", "must hold `field: value` lines"),
+        ("1: a", "must hold `field: value` lines; got a field called 1"),
         ("", "must hold `field: value` lines; got NoneType"),
     ],
 )

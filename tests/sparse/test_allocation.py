@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -42,16 +44,50 @@ def test_density_by_layer():
     assert (net[1].topology.density, net[1].block) == (0.5, (16, 1))
 
 
-@pytest.mark.parametrize("counts", [0, 65, [2, 2], [9] + [0] * 7, [0] * 8])
-def test_counts_that_do_not_fit_are_refused(counts):
-    ALLOCATIONS.register("odd")(lambda layers: dict.fromkeys(layers, counts))
-    try:
-        net = nn.Sequential(nn.Linear(16, 32))
-        with pytest.raises(EvergraftError, match=r"allocation 'odd' gives layer 0 .* blocks, of 8 x 8 positions"):
-            sparsify(net, SparsityConfig(block=(4, 2), include="*", allocation="odd"))
-        assert type(net[0]) is nn.Linear
-    finally:
-        ALLOCATIONS.unregister("odd")
+@pytest.fixture
+def answering():
+    """A function that registers an allocation with a given answer."""
+
+    def register(answer):
+        ALLOCATIONS.register("odd")(answer)
+        return SparsityConfig(block=(4, 2), include="*", allocation="odd")
+
+    yield register
+    ALLOCATIONS.unregister("odd")
+
+
+@pytest.mark.parametrize("counts", [0, 65, [2, 2], [9] + [0] * 7, [0] * 8, 2.5, None, [0.5] * 8, "12345678"])
+def test_counts_that_do_not_fit_are_refused(answering, counts):
+    config = answering(lambda layers: dict.fromkeys(layers, counts))
+    net = nn.Sequential(nn.Linear(16, 32))
+    with pytest.raises(EvergraftError, match=r"allocation 'odd': layer 0 gets .* blocks, of 8 x 8 positions"):
+        sparsify(net, config)
+    assert type(net[0]) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda layers: [8], "expected a count for each layer, as a dict; got list"),
+        (lambda layers: dict.fromkeys([*layers, "9"], 8), "there is no layer 9 among those to be sparse"),
+        (lambda layers: {}, "layer 0 gets 0 blocks"),
+    ],
+)
+def test_answers_of_another_kind_are_refused(answering, answer, says):
+    config = answering(answer)
+    with pytest.raises(EvergraftError, match=f"allocation 'odd': {says}"):
+        sparsify(nn.Sequential(nn.Linear(16, 32)), config)
+
+
+@pytest.mark.parametrize("counts", [np.int64(16), np.full(8, 2), torch.tensor(16)])
+def test_counts_of_numpy_and_torch_are_counts(answering, counts):
+    config = answering(lambda layers: dict.fromkeys(layers, counts))
+    assert sparsify(nn.Sequential(nn.Linear(16, 32)), config).density == 0.25
+
+
+def test_an_override_that_matches_no_layer_is_refused():
+    with pytest.raises(EvergraftError, match=r"override \*\.quary=0\.2 matches none of the layers to be sparse: 0, 1"):
+        sparsify(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), 0.5, (4, 4), include="*", overrides={"*.quary": 0.2})
 
 
 def test_total():

@@ -16,7 +16,7 @@ import yaml
 
 from evergraft.study.grid import load_study
 from evergraft.training.pretrain import pretrain
-from tests.kernels.comparison import differences
+from tests.training.comparison import differences
 
 
 @pytest.mark.parametrize("cut", ["study stopped", pytest.param("run killed", marks=pytest.mark.slow)])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from evergraft.training.budget import Budget, rate_factor
 from evergraft.training.pretrain import pretrain
-from tests.kernels.comparison import metrics
+from tests.training.comparison import metrics
 
 
 def test_the_clock_is_a_budget(small_recipe, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from evergraft import EvergraftError
 from evergraft.training import state
 from evergraft.training.pretrain import pretrain, resume
-from tests.kernels.comparison import differences
+from tests.training.comparison import differences
 from tests.training.stops import cut
 
 

@@ -12,7 +12,7 @@ from torch._inductor import config
 from evergraft import EvergraftError
 from evergraft.training import arguments, plan
 from evergraft.training.pretrain import Interrupted, pretrain, resume
-from tests.kernels.comparison import differences, metrics
+from tests.training.comparison import differences, metrics
 from tests.training.stops import At
 
 

@@ -10,7 +10,7 @@ import torch
 from evergraft import EvergraftError
 from evergraft.bert.model import SparseBertForPreTraining
 from evergraft.training.pretrain import pretrain
-from tests.kernels.comparison import metrics
+from tests.training.comparison import metrics
 from tests.training.stops import At
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from evergraft.runs.folder import Run
 from evergraft.runs.recipe import Recipe
-from tests.kernels.comparison import metrics
+from tests.training.comparison import metrics
 
 RELEASED = Path(__file__).parents[1] / "released" / "0.1.0"
 

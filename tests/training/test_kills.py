@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from evergraft.training.pretrain import resume
-from tests.kernels.comparison import differences
+from tests.training.comparison import differences
 
 DRIVER = """
 import sys, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -12,6 +13,7 @@ from evergraft import EvergraftError
 from evergraft.bert import config as bert_config_module
 from evergraft.bert.pairs import SentencePairs
 from evergraft.corpus import prepare
+from evergraft.evolution.growth import GROWTH_RULES
 from evergraft.runs.folder import Run
 from evergraft.training import plan as plan_module
 from evergraft.training.inputs import open_corpus
@@ -129,3 +131,42 @@ def test_what_does_not_fit_is_found_out_before_a_folder_is_made(small_recipe, tm
 def test_a_tokenizer_for_a_corpus_that_has_its_own_is_refused(small_recipe):
     with pytest.raises(EvergraftError, match=r"the prepared corpus .* has its own; leave `tokenizer` out"):
         open_corpus(small_recipe(tokenizer="vocab.txt"))
+
+
+@pytest.fixture
+def growing():
+    """A growth rule, `asking`, that can be given the marks of what rules ask for."""
+    rule = functools.partial(GROWTH_RULES.get("random"))
+    GROWTH_RULES.register("asking")(rule)
+    yield rule
+    GROWTH_RULES.unregister("asking")
+
+
+def test_a_rule_that_a_run_cannot_carry_out_is_refused(plan, growing):
+    assert plan(grow_by="asking").recipe.grow_by == "asking"
+    growing.changes_count = True
+    with pytest.raises(EvergraftError, match="`grow_by` asking: the rule changes how many blocks there are"):
+        plan(grow_by="asking")
+    growing.changes_count, growing.uses_gradients = False, True
+    assert plan(grow_by="asking").recipe.grow_by == "asking"
+    with pytest.raises(EvergraftError, match="`grow_by` asking: the rule looks at gradients, which a compiled step"):
+        make_plan(small := plan(grow_by="asking").recipe.replace(compile=True), open_corpus(small), "cpu")
+
+
+def test_updates_that_do_not_fit_are_refused_in_new_runs_and_go_on_in_old_ones(plan, small_recipe, tmp_path):
+    crammed = small_recipe(steps=24, updates=12, update_until=0.5)
+    with pytest.raises(
+        EvergraftError, match=r"12 updates in 24 steps up to 0\.5 of the run .* at most 6, or a longer run"
+    ):
+        pretrain(crammed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert plan(steps=24, updates=12, update_until=0.5).recipe.updates == 12
+    assert plan(steps=24, updates=None, update_until=0.5).recipe.updates == 6
+
+
+def test_overrides_make_a_model_of_density_1_sparse(plan):
+    made = plan(density=1, block=(4, 4), overrides={"*.query": 0.25}, updates=2)
+    assert made.is_sparse
+    assert 0.9 < made.ledger.density < 1
+    assert made.config.sparsity_config.overrides == made.recipe.overrides
+    assert not plan(density=1, overrides={"*.query": "8x8"}).is_sparse

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from evergraft.training.pretrain import pretrain
-from tests.kernels.comparison import differences, metrics
+from tests.training.comparison import differences, metrics
 
 
 def test_a_seed_repeats_and_another_differs(finished, small_recipe, tmp_path):

@@ -14,7 +14,7 @@ from evergraft import EvergraftError
 from evergraft.files.folders import locked
 from evergraft.runs.folder import Run
 from evergraft.training.pretrain import Interrupted, pretrain, resume
-from tests.kernels.comparison import differences
+from tests.training.comparison import differences
 from tests.training.stops import At, cut
 
 

@@ -18,10 +18,11 @@ from evergraft.bench.products import DTYPES, check_device, check_precision, rate
 from evergraft.bench.timing import fastest, torch_threads
 from evergraft.bert.config import OWN_KEYS, SparseBertConfig, bert_config
 from evergraft.bert.ledger import Ledger, ledger
-from evergraft.bert.masking import IGNORED, masking_budget
+from evergraft.bert.masking import masking_budget
 from evergraft.bert.model import SparseBertForPreTraining, create_model
 from evergraft.evolution.updater import TopologyUpdater
 from evergraft.kernels.onednn import OneDnnLinear, has_onednn
+from evergraft.kernels.vocabulary_loss import IGNORED
 from evergraft.sparse.config import STACK, SparsityConfig
 from evergraft.sparse.conversion import sparse_layers, sparsify
 from evergraft.sparse.products import check_backend, choose_backend

@@ -11,10 +11,12 @@ from transformers import AutoConfig, BertConfig, BertForPreTraining
 
 from evergraft.bert.sizes import BERT_SIZES
 from evergraft.errors import EvergraftError
+from evergraft.settings import SettingError
 from evergraft.sparse.config import SparsityConfig
 
 _SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-_OF_0_1_0 = ("density", "block", "topology_seed", "backend")  # where version 0.1.0 kept how a model is sparse
+# Where version 0.1.0 kept how a model is sparse, and what each of these fields is called now.
+_OF_0_1_0 = {"density": "density", "block": "block", "topology_seed": "seed", "backend": "backend"}
 
 
 class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
@@ -28,17 +30,36 @@ class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
     sparsity: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        old = {name: kwargs.pop(name) for name in _OF_0_1_0 if name in kwargs}
-        if old.get("density", 1.0) < 1:
+        old = {name: kwargs.pop(name, None) for name in _OF_0_1_0}
+        old = {_OF_0_1_0[name]: value for name, value in old.items() if value is not None}
+        if old.get("density", 1) != 1:
             std = kwargs.get("initializer_range", self.initializer_range)
-            seed = old.pop("topology_seed", 0)
-            self.sparsity = SparsityConfig(**old, seed=seed, initial_std=std).to_dict()
+            self.sparsity = _sparsity(old | {"initial_std": std}).to_dict()
+        if self.sparsity is not None:
+            _sparsity(self.sparsity)  # so that a fault in it is found when the configuration is read
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @property
     def sparsity_config(self) -> SparsityConfig:
         """How the encoder is sparse; density 1 for a dense one."""
-        return SparsityConfig(density=1.0) if self.sparsity is None else SparsityConfig(**self.sparsity)
+        return SparsityConfig(density=1.0) if self.sparsity is None else _sparsity(self.sparsity)
+
+
+def _sparsity(fields: object) -> SparsityConfig:
+    """The record of what a configuration holds as `sparsity`.
+
+    Raises:
+        EvergraftError: it is no such record, or that of a dense model, for which a configuration holds None.
+    """
+    if not isinstance(fields, dict):
+        raise EvergraftError(f"a configuration's sparsity is the fields of a SparsityConfig, or null; got {fields!r}")
+    try:
+        config = SparsityConfig(**{str(name): value for name, value in fields.items()})
+    except SettingError as error:
+        raise error.within("a configuration's sparsity") from None
+    if config.is_dense:
+        raise EvergraftError("a configuration's sparsity says density 1; a dense model's is null")
+    return config
 
 
 def bert_config(
@@ -73,7 +94,7 @@ def bert_config(
     if dropout is not None:
         settings |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     config = SparseBertConfig(**settings)
-    if sparsity is not None and sparsity.density < 1:
+    if sparsity is not None and not sparsity.is_dense:
         std = sparsity.initial_std or config.initializer_range
         config.sparsity = sparsity.model_copy(update={"initial_std": std}).to_dict()
     return config

@@ -102,7 +102,7 @@ def ledger(config: EncoderShape, sparsity: SparsityConfig | None = None, sequenc
     dense = Ledger(
         tuple(LinearCost(out, into, out * into, 0) for out, into in shapes.values()), attention, sequence_length, None
     )
-    if sparsity is None or sparsity.density == 1:
+    if sparsity is None or sparsity.is_dense:
         return dense
     counts = allocate({name: shape for name, shape in shapes.items() if sparsity.selects(name)}, sparsity)
     linears = (

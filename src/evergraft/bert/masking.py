@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evergraft.kernels.vocabulary_loss import IGNORED
+
 MASKED_SHARE = 0.15  # the share of ordinary tokens to mask (docs/method.md, section 1)
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # the shares of masked tokens that are replaced; the rest is kept
-IGNORED = -100  # the label that torch.nn.functional.cross_entropy ignores
 
 
 class Masked(NamedTuple):

@@ -14,12 +14,13 @@ from transformers.utils.generic import ModelOutput
 
 from evergraft.bert.config import SparseBertConfig
 from evergraft.bert.lean import use_lean_modules
-from evergraft.bert.masking import IGNORED
 from evergraft.errors import EvergraftError
 from evergraft.kernels import attention
-from evergraft.kernels.vocabulary_loss import VocabularyLoss, vocabulary_loss
+from evergraft.kernels.vocabulary_loss import IGNORED, VocabularyLoss, vocabulary_loss
 from evergraft.sparse.conversion import sparsify
 from evergraft.sparse.layer import SparseLinear
+
+_ENCODER = ".layer."  # in the names of what an encoder consists of, under any prefix
 
 
 @dataclass
@@ -42,24 +43,32 @@ class PretrainingOutput(ModelOutput):
     nsp_correct: Tensor | None = None
 
 
-class SparsePreTrainedModel(PreTrainedModel):
-    """The base of sparse BERTs with any head: it keeps `from_pretrained` from drawing sparse weights anew."""
+class SparsePreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+    """The base of sparse BERTs with any head: an encoder comes whole out of a checkpoint, or not at all."""
 
     config_class = SparseBertConfig
 
-    def initialize_weights(self) -> None:
-        """Draw what the checkpoint lacks: never the weights of a sparse layer, which has lost its topology.
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a model as transformers does; only heads that the checkpoint lacks are drawn anew.
 
         Raises:
-            EvergraftError: the checkpoint lacks a sparse layer.
+            EvergraftError: the checkpoint lacks weights of the encoder or holds others, since it is dense and its
+                configuration says that it is sparse, or the other way about; or its topologies are damaged.
         """
-        for name, module in self.named_modules():
-            if isinstance(module, SparseLinear) and not getattr(module.values, "_is_hf_initialized", False):
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, found = loaded
+        for problem, names in (("lacks", found["missing_keys"]), ("also holds", found["unexpected_keys"])):
+            if ours := sorted(name for name in names if _ENCODER in name):
                 raise EvergraftError(
-                    f"the checkpoint holds no sparse weights for {name}, though the configuration asks for them: it is "
-                    "that of a dense model; load it with sparsity=None"
+                    f"the checkpoint {problem} {ours[0]}: its configuration says that the encoder is "
+                    f"{'dense' if model.config.sparsity is None else 'sparse'}, and its weights are of another kind; "
+                    "restore the config.json that was saved with them, or load a dense model with sparsity=None"
                 )
-        super().initialize_weights()  # type: ignore[no-untyped-call]
+        for name, module in model.named_modules():
+            if isinstance(module, SparseLinear):
+                module.check(name)
+        return (model, found) if output_loading_info else model
 
 
 class SparseBertForPreTraining(SparsePreTrainedModel, BertForPreTraining):  # type: ignore[no-untyped-call]

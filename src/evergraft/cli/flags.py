@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -83,7 +83,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 def _flag_type(annotation: Any) -> Any:
     """The type of a field as a flag.
 
-    Numbers and switches stay what they are. A list, a tuple of any length or a mapping becomes several texts, as the
+    Numbers and switches stay what they are. A list or a tuple of any length becomes several texts, as the
     flag may be given again. All else, such as a block or a name, is one text, which the recipe parses.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -94,7 +94,7 @@ def _flag_type(annotation: Any) -> Any:
         return _flag_type(inner[0])
     if (origin is tuple and Ellipsis not in inner) or not isinstance(origin or annotation, type):
         return str
-    if issubclass(origin or annotation, (Sequence, Mapping)) and annotation is not str:
+    if issubclass(origin or annotation, Sequence) and annotation is not str:
         return list[str]
     return annotation if annotation in (int, float, bool) else str
 
@@ -108,7 +108,5 @@ def _default(name: str) -> str:
             return "on" if switch else "off"
         case list(several):
             return " ".join(several)
-        case dict(pairs):
-            return " ".join(f"{key}={value}" for key, value in pairs.items())
         case value:
             return str(value)

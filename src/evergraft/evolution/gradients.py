@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class GradientRecorder:
     def start(self) -> None:
         """Record from the next forward pass on."""
         self.stop()
-        self._handles = [layer.register_forward_hook(self._watch) for layer in self._layers]
+        self._handles = [layer.register_forward_hook(self._watch, with_kwargs=True) for layer in self._layers]
 
     def stop(self) -> None:
         """Record no more, and forget what was kept."""
@@ -54,28 +55,48 @@ class GradientRecorder:
             positions: int64 [n], block positions in any order, no position twice.
 
         Raises:
-            EvergraftError: the layer took part in no backward pass since the recording began.
+            EvergraftError: no layer took part in a backward pass since the recording began. The gradient of a layer
+                that took part in none, while others did, is zero.
         """
         if len(positions) == 0:
             return layer.values.new_zeros(0, *layer.block)
-        if layer not in self._kept:
+        if not self._kept:
             raise EvergraftError(
-                "no backward pass was recorded for a layer whose growth rule looks at gradients; call step() of the "
-                "TopologyUpdater after every optimiser step, and update() not at all"
+                "no backward pass was recorded, and this growth rule looks at gradients; call step() of the "
+                "TopologyUpdater after every optimiser step, update() not at all, and do not compile the model"
             )
         order = positions.argsort()
         sought = BlockTopology.from_positions(layer.out_features, layer.in_features, layer.block, positions)
         total = torch.zeros(len(positions), *layer.block, device=positions.device, dtype=layer.values.dtype)
-        for x, grad in self._kept[layer]:
+        for x, grad in self._kept.get(layer, ()):
             product = choose_backend(layer.backend, grad, grad.new_empty(1, *layer.block)).weight_gradient
             total += product(grad, x, sought)
         return total[order.argsort()]
 
-    def _watch(self, layer: SparseLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.requires_grad:
-            x = inputs[0].detach().flatten(0, -2)
-            output.register_hook(lambda grad: self._keep(layer, x, grad))  # type: ignore[no-untyped-call]
+    def _watch(
+        self, layer: SparseLinear, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+    ) -> Tensor | None:
+        """A forward hook, which puts a `_Watched` behind the layer."""
+        if not output.requires_grad:
+            return None
+        x = (inputs[0] if inputs else named["x"]).detach().reshape(-1, layer.in_features)
+        return _Watched.apply(output, lambda grad: self._keep(layer, x, grad))  # type: ignore[no-any-return,no-untyped-call]
 
     def _keep(self, layer: SparseLinear, x: Tensor, grad: Tensor) -> None:
         if self.is_on:
-            self._kept.setdefault(layer, []).append((x.to(grad.dtype), grad.detach().flatten(0, -2)))
+            grad = grad.detach().reshape(-1, layer.out_features)
+            self._kept.setdefault(layer, []).append((x.to(grad.dtype), grad))
+
+
+class _Watched(torch.autograd.Function):
+    """A copy of a tensor, whose gradient is shown to `keep`; a hook would miss it if the tensor is changed in place."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, keep: Callable[[Tensor], None]) -> Tensor:
+        ctx.keep = keep
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.keep(grad)
+        return grad, None

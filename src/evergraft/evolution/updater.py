@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,10 +17,11 @@ from evergraft.evolution.config import EvolutionConfig
 from evergraft.evolution.context import UpdateContext
 from evergraft.evolution.exploration import Exploration
 from evergraft.evolution.gradients import GradientRecorder
-from evergraft.evolution.growth import GROWTH_RULES
+from evergraft.evolution.growth import GROWTH_RULES, changes_count, uses_gradients
 from evergraft.evolution.optimizer_state import carry, check_carriable
 from evergraft.evolution.pruning import PRUNING_RULES
 from evergraft.evolution.schedule import UpdateSchedule
+from evergraft.registry import Registry
 from evergraft.sparse.conversion import random_generator, sparse_layers
 from evergraft.sparse.layer import SparseLinear
 
@@ -99,17 +101,14 @@ class TopologyUpdater:
         self.updates_done = 0
         self.exploration = {name: Exploration(layer.topology) for name, layer in self.layers.items()}
         self._prune, self._grow = PRUNING_RULES.get(self.config.prune_by), GROWTH_RULES.get(self.config.grow_by)
-        self._recorder = GradientRecorder(self.layers.values()) if _uses_gradients(self._grow) else None
+        self._recorder = GradientRecorder(self.layers.values()) if uses_gradients(self._grow) else None
         if self.config.group_lasso:
             raise EvergraftError(
                 "TopologyUpdater applies no Group Lasso; use TopologyCallback, or leave `group_lasso` at 0 and call "
                 "evergraft.evolution.group_lasso.apply_group_lasso after every optimiser step"
             )
-        if total_steps is not None and self.config.updates > total_steps // 2:
-            raise EvergraftError(
-                f"{self.config.updates} updates in {total_steps} steps leave less than two steps to each; "
-                f"expected at most {total_steps // 2}"
-            )
+        if total_steps is not None:
+            self.config.check_fits(total_steps)
         self._trained()  # so that an optimiser which does not train them is refused before training
 
     def step(self, progress: float | None = None) -> list[LayerUpdate]:
@@ -135,14 +134,16 @@ class TopologyUpdater:
 
     @torch.no_grad()
     def update(self, ratio: float) -> list[LayerUpdate]:
-        """Exchange the share `ratio` of the active blocks of every layer, now.
+        """Exchange the share `ratio`, in [0, 1], of the active blocks of every layer, now.
 
         At most as many blocks are exchanged as there are inactive positions.
 
         Raises:
-            EvergraftError: the optimiser's state cannot be carried, or the rules cannot choose; no layer has been
-                changed then.
+            EvergraftError: a ratio outside [0, 1], the optimiser's state cannot be carried, or a rule cannot choose or
+                chooses what it may not; no layer has been changed then.
         """
+        if not 0 <= ratio <= 1:
+            raise EvergraftError(f"the share of blocks to exchange must lie in [0, 1]; got {ratio}")
         choices = {name: self._choose(name, layer, ratio) for name, layer in self._trained().items()}
         report = [self._exchange(name, *choice) for name, choice in choices.items()]
         self.updates_done += 1
@@ -163,16 +164,20 @@ class TopologyUpdater:
         rng = random_generator(self.seed, name, self.updates_done + 1)
         count = min(round(ratio * topology.active), topology.blocks - topology.active)
         context = UpdateContext(name, topology, layer.values, count, rng)
-        slots = self._prune(context)
+        with _naming(PRUNING_RULES, self.config.prune_by, name):
+            slots = self._prune(context)
+            topology.check_active(slots)
+            _check_count(len(slots), count)
         context = replace(context, pruned=topology.positions[slots])
         if self._recorder:
             context = replace(context, gradient=partial(self._recorder.gradient, layer))
-        grown = self._grow(context)
-        if len(grown) != count and not getattr(self._grow, "changes_count", False):
-            raise EvergraftError(
-                f"growth rule {self.config.grow_by!r} chose {len(grown)} positions for layer {name}, expected {count}; "
-                "a rule that is to change the number of blocks says so with changes_count = True"
-            )
+        with _naming(GROWTH_RULES, self.config.grow_by, name):
+            grown = self._grow(context)
+            topology.check_inactive(grown)
+            if not changes_count(self._grow):
+                _check_count(len(grown), count, "; a rule that changes the number of blocks says changes_count = True")
+            elif len(grown) == 0 and len(slots) == topology.active:
+                raise EvergraftError("all blocks were pruned and none grows; expected at least one to be left")
         return slots, grown
 
     def _exchange(self, name: str, slots: Tensor, grown: Tensor) -> LayerUpdate:
@@ -249,5 +254,15 @@ class TopologyUpdater:
         return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
-def _uses_gradients(rule: object) -> bool:
-    return bool(getattr(rule, "uses_gradients", False))
+@contextmanager
+def _naming(rules: Registry[Any], rule: str, layer: str) -> Iterator[None]:
+    """Name the rule and the layer in the sentence of an error."""
+    try:
+        yield
+    except EvergraftError as error:
+        raise EvergraftError(f"{rules.kind} {rule!r}, layer {layer}: {error}") from None
+
+
+def _check_count(chosen: int, expected: int, advice: str = "") -> None:
+    if chosen != expected:
+        raise EvergraftError(f"{chosen} blocks were chosen, expected {expected}{advice}")

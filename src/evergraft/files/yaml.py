@@ -30,8 +30,11 @@ def read_yaml(path: Path, kind: str) -> dict[str, Any]:
         raise EvergraftError(f"{kind} {path} does not exist; expected a YAML file of {kind} fields") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EvergraftError(f"{kind} {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+    if not isinstance(fields, dict):
         raise EvergraftError(f"{kind} {path} must hold `field: value` lines; got {type(fields).__name__}")
+    for name in fields:
+        if not isinstance(name, str):
+            raise EvergraftError(f"{kind} {path} must hold `field: value` lines; got a field called {name!r}")
     return fields
 
 

@@ -33,7 +33,7 @@ def classifier(run: Run, task: Task, *, dense: bool = False) -> SparseBertForSeq
         EvergraftError: the run has not finished.
     """
     names = dict(enumerate(task.labels or ["score"]))
-    model = SparseBertForSequenceClassification.from_pretrained(
+    model: SparseBertForSequenceClassification = SparseBertForSequenceClassification.from_pretrained(
         run.model_folder,
         num_labels=task.outputs,
         id2label=names,

@@ -86,7 +86,7 @@ def finetune(
     _check(epochs, learning_rate, batch_size, seed, updates)
     device = resolve_device(device)
     run = Run.open(run_folder)
-    if updates and (dense or run.recipe.density == 1):
+    if updates and (dense or run.recipe.is_dense):
         raise EvergraftError(f"`updates` {updates}: a dense encoder has no topology to update; leave `updates` out")
     run.model_folder  # noqa: B018 - raises for an unfinished run, before anything is read
     chosen, train, dev = load_task(task, data, validation)
@@ -127,7 +127,7 @@ def finetune(
             learning_rate=learning_rate,
             batch_size=batch_size,
             seed=seed,
-            densified=dense and run.recipe.density < 1,
+            densified=dense and not run.recipe.is_dense,
             updates=updates,
             density=model.config.sparsity_config.density,
         )

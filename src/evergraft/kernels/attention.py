@@ -118,8 +118,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = [torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]]
-        operands = (*ctx.saved_tensors, grad.contiguous(), *gradients)
+        saved = ctx.saved_tensors  # read once: gradient checkpointing gives them out once
+        gradients = [torch.empty_like(tensor) for tensor in saved[:3]]
+        operands = (*saved, grad.contiguous(), *gradients)
         call("attention_backward", ctx.heads, ctx.scale, *operands, *ctx.settings)
         return *gradients, None, None
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from evergraft.errors import EvergraftError
 from evergraft.evolution.config import EvolutionConfig
 from evergraft.files.yaml import read_yaml
 from evergraft.settings import MOST, SEEDS, SettingError, Settings
@@ -100,13 +99,6 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
     )
     seed: int = Field(0, ge=0, lt=SEEDS, description="seed of everything random")
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_boolean_is_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and info.field_name != "compile":
-            raise ValueError(f"expected another value than true or false; got {str(value).lower()}")
-        return value
-
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:
         lengths = [name for name in LENGTHS if getattr(self, name) is not None]
@@ -120,18 +112,22 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
         if self.updates_or_default > (self.total_steps or 2**63) // 2:
             raise ValueError(
                 f"{self.updates_or_default} updates in {self.total_steps} steps leave less than two steps to each; "
-                f"give `updates` of at most {(self.total_steps or 0) // 2}, or a longer run"
+                f"give `updates` of at most {self._most_updates}, or a longer run"
             )
         return self
 
     @property
     def updates_or_default(self) -> int:
         """How many topology updates: as asked, else 160 for 1x1 and 80 for larger blocks, no more than fit."""
-        if self.density == 1:
+        if self.is_dense:
             return 0
         if self.updates is not None:
             return self.updates
-        return min(160 if self.block == (1, 1) else 80, (self.total_steps or 2**63) // 2)
+        return min(160 if self.block == (1, 1) else 80, self._most_updates)
+
+    @property
+    def _most_updates(self) -> int:
+        return self.most_updates(self.total_steps or 2**63)
 
     @property
     def total_steps(self) -> int | None:
@@ -159,7 +155,7 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
         idle: set[str] = set()
         if not self.updates_or_default:
             idle |= EvolutionConfig.model_fields.keys() - {"updates", "group_lasso", "seed"}
-        if self.density == 1:
+        if self.is_dense:
             idle |= SparsityConfig.model_fields.keys() - {"density", "seed", "backend"} | {"group_lasso"}
         defaults = {name: Recipe.model_fields[name].default for name in idle}
         return self.model_copy(update=defaults | {"updates": self.updates_or_default})
@@ -190,8 +186,8 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
     try:
         return Recipe(**fields)
     except SettingError as error:
-        if path and error.name and error.name not in overrides:
-            raise EvergraftError(f"{path}: {error.name}: {error.reason}") from None
+        if path and error.name not in overrides:
+            raise error.within(path) from None
         raise
 
 
@@ -210,6 +206,4 @@ def recipe_from(fields: dict[str, Any], source: Path) -> Recipe:
     try:
         return Recipe(**fields)
     except SettingError as error:
-        raise EvergraftError(
-            f"{source}: {error.name}: {error.reason}" if error.name else f"{source}: {error}"
-        ) from None
+        raise error.within(source) from None

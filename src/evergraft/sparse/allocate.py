@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from operator import index
 
 from evergraft.errors import EvergraftError
+from evergraft.settings import plain
 from evergraft.sparse.allocation import ALLOCATIONS, Count, LayerGrid
 from evergraft.sparse.config import SparsityConfig
 from evergraft.sparse.grid import block_grid
@@ -19,19 +23,17 @@ def allocate(shapes: Mapping[str, tuple[int, int]], config: SparsityConfig) -> d
 
     Raises:
         EvergraftError: a block that does not divide a layer, too many blocks, or a rule that allots a layer too many
-            or too few.
+            or too few or answers with something else, or an override that matches no layer.
     """
     grids = {name: _grid(name, *shape, config) for name, shape in shapes.items()}
-    counts = dict(ALLOCATIONS.get(config.allocation)(grids))
-    for name, grid in grids.items():
-        rows = counts.get(name, 0)
-        fits = 0 < rows <= grid.positions if isinstance(rows, int) else _rows_fit(rows, grid)
-        if not fits:
-            raise EvergraftError(
-                f"allocation {config.allocation!r} gives layer {name} {rows} blocks, of {grid.rows} x {grid.columns} "
-                "positions; expected at least one and no more than there are: choose another density or allocation"
-            )
-    return counts
+    _check_overrides(shapes, config)
+    with _naming(config.allocation):
+        answer = ALLOCATIONS.get(config.allocation)(grids)
+        if not isinstance(answer, Mapping):
+            raise EvergraftError(f"expected a count for each layer, as a dict; got {type(answer).__name__}")
+        if strange := answer.keys() - grids.keys():
+            raise EvergraftError(f"there is no layer {min(map(str, strange))} among those to be sparse")
+        return {name: _count(name, answer.get(name, 0), grid) for name, grid in grids.items()}
 
 
 def _grid(name: str, out_features: int, in_features: int, config: SparsityConfig) -> LayerGrid:
@@ -42,6 +44,37 @@ def _grid(name: str, out_features: int, in_features: int, config: SparsityConfig
         raise EvergraftError(f"layer {name}: {error}") from None
 
 
-def _rows_fit(counts: Sequence[int], grid: LayerGrid) -> bool:
-    within = all(0 <= count <= grid.columns for count in counts)
-    return len(counts) == grid.rows and within and sum(counts) > 0
+def _check_overrides(names: Iterable[str], config: SparsityConfig) -> None:
+    """An override that matches no layer is a slip of the pen."""
+    for pattern, override in config.overrides:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise EvergraftError(
+                f"override {pattern}={override} matches none of the layers to be sparse: {', '.join(names)}"
+            )
+
+
+@contextmanager
+def _naming(allocation: str) -> Iterator[None]:
+    """Name the allocation in the sentence of an error."""
+    try:
+        yield
+    except EvergraftError as error:
+        raise EvergraftError(f"allocation {allocation!r}: {error}") from None
+
+
+def _count(name: str, answer: object, grid: LayerGrid) -> Count:
+    """A rule's answer for one layer as Python's own integers."""
+    answer = plain(answer)
+    try:
+        if isinstance(answer, Iterable):
+            rows = [index(count) for count in answer]
+            if len(rows) == grid.rows and sum(rows) > 0 and all(0 <= count <= grid.columns for count in rows):
+                return rows
+        elif 0 < index(answer) <= grid.positions:  # type: ignore[arg-type]
+            return index(answer)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise EvergraftError(
+        f"layer {name} gets {answer} blocks, of {grid.rows} x {grid.columns} positions; expected at least one and no "
+        "more than there are, in all or for each block row: choose another density or allocation"
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from evergraft.errors import EvergraftError
 from evergraft.settings import SEEDS, Block, Choices, Settings, parse_block
@@ -29,43 +30,55 @@ class Override(Settings):
     density: float | None = Field(None, gt=0, le=1)
     block: Block | None = None
 
-    def given(self) -> dict[str, Any]:
-        """The fields that are not None, as JSON holds them."""
-        return self.model_dump(mode="json", exclude_none=True)
+    def __str__(self) -> str:
+        """The override as flags and files have it: `0.2`, `16x1` or `0.2,16x1`."""
+        block = f"{self.block[0]}x{self.block[1]}" if self.block else None
+        return ",".join(str(part) for part in (self.density, block) if part is not None)
 
 
-def _parse_override(value: object) -> object:
+def _parse_override(value: object) -> Override:
     """0.2, `16x1`, `0.2,16x1`, {density: 0.2, block: 16x1} or an Override."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Override(density=value)
-    if isinstance(value, str):
+    if isinstance(value, Override):
+        found = value
+    elif isinstance(value, dict):
+        found = Override(**{str(name): field for name, field in value.items()})
+    elif isinstance(value, str):
         parts = [part.strip() for part in value.split(",")]
         blocks = [part for part in parts if "x" in part]
         numbers = [part for part in parts if "x" not in part]
         if len(blocks) > 1 or len(numbers) > 1:
             raise EvergraftError(f"an override is a density, a block, or both, as in 0.2,16x1; got {value!r}")
-        return Override(density=numbers[0] if numbers else None, block=parse_block(blocks[0]) if blocks else None)
-    return Override(**value) if isinstance(value, dict) else value
+        found = Override(density=numbers[0] if numbers else None, block=parse_block(blocks[0]) if blocks else None)
+    else:
+        found = Override(density=value)
+    if found == Override():
+        raise EvergraftError(f"an override is a density, a block, or both, as in 0.2,16x1; got {value!r}")
+    return found
 
 
 def _parse_overrides(value: object) -> object:
-    """{pattern: override}, or a list of `PATTERN=OVERRIDE`, as flags give them."""
-    if isinstance(value, (list, tuple)):
-        pairs = [str(text).partition("=") for text in value]
-        for text, (_, equals, _) in zip(value, pairs, strict=True):
-            if not equals:
-                raise EvergraftError(f"an override is PATTERN=DENSITY, as in '*.attention.*=0.2'; got {text!r}")
-        value = {pattern: override for pattern, _, override in pairs}
-    return {name: _parse_override(one) for name, one in value.items()} if isinstance(value, dict) else value
+    """Pairs of a pattern and its override, from a mapping, from pairs, or from `PATTERN=OVERRIDE` as flags give it."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if not isinstance(value, (list, tuple)):
+        raise EvergraftError(f"overrides are PATTERN=DENSITY, as in '*.attention.*=0.2'; got {value!r}")
+    return tuple(map(_parse_pair, value))
+
+
+def _parse_pair(value: object) -> tuple[str, Override]:
+    pair = (*value.rpartition("=")[::2],) if isinstance(value, str) else value
+    if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str) and pair[0]):
+        raise EvergraftError(f"an override is PATTERN=DENSITY, as in '*.attention.*=0.2'; got {value!r}")
+    return pair[0], _parse_override(pair[1])
 
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Overrides = Annotated[
-    dict[str, Override],
+    tuple[tuple[str, Override], ...],
     BeforeValidator(_parse_overrides),
-    PlainSerializer(
-        lambda found: {name: one.model_dump(mode="json", exclude_none=True) for name, one in found.items()}
-    ),
+    PlainSerializer(lambda pairs: [f"{pattern}={override}" for pattern, override in pairs]),
 ]
 
 
@@ -79,7 +92,8 @@ class SparsityConfig(Settings):
         initialisation: how the first values are drawn, a name of `evergraft.sparse.initialisation.INITIALISATIONS`.
         initial_std: standard deviation of the first values; None is 0.02, or what a BERT's `initializer_range` says.
         include, exclude: shell patterns (`*`, `?`, `[...]`) of module names; those excluded are dense even if included.
-        overrides: for layers that match a name pattern, a density or a block of their own; the last match counts.
+        overrides: pairs of a name pattern and a density, a block or both for the layers that match it; the last match
+            counts. A dict, and texts such as `*.attention.*=0.2,16x1`, are understood too.
         seed: the seed from which the first topologies and the first values are drawn.
         backend: what computes the sparse products: `auto`, or a name of `evergraft.sparse.products.BACKENDS`.
 
@@ -92,6 +106,8 @@ class SparsityConfig(Settings):
         True
     """
 
+    EARLIER_NAMES: ClassVar[dict[str, str]] = {"std": "initial_std"}
+
     density: float = Field(0.1, gt=0, le=1, description="share of the encoder's blocks that exist; 1 is dense")
     block: Block = Field((16, 16), description="rows x columns of a block; 1x1 is unstructured")
     allocation: Annotated[str, AfterValidator(ALLOCATIONS.check), Choices(ALLOCATIONS.names)] = Field(
@@ -103,18 +119,22 @@ class SparsityConfig(Settings):
     initial_std: float | None = Field(
         None,
         gt=0,
-        validation_alias=AliasChoices("initial_std", "std"),
         description="standard deviation of the first values (default: 0.02, or the config.json's initializer_range)",
     )
     include: Patterns = Field(STACK, description="patterns of the names of layers to make sparse; may be given again")
     exclude: Patterns = Field(OUTSIDE, description="patterns of the names of layers left dense; may be given again")
     overrides: Overrides = Field(
-        {}, description="PATTERN=DENSITY, PATTERN=BLOCK or PATTERN=DENSITY,BLOCK for some layers; may be given again"
+        (), description="PATTERN=DENSITY, PATTERN=BLOCK or PATTERN=DENSITY,BLOCK for some layers; may be given again"
     )
     seed: int = Field(0, ge=0, lt=SEEDS, description="seed of the first topology and values")
     backend: Annotated[str, AfterValidator(check_backend), Choices(backend_names)] = Field(
         "auto", description="backend of the sparse products"
     )
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether no layer is to be sparse: the density is 1, and no override names a lower one."""
+        return self.density == 1 and all(one.density in (None, 1) for _, one in self.overrides)
 
     @property
     def std(self) -> float:
@@ -128,7 +148,7 @@ class SparsityConfig(Settings):
     def of_layer(self, name: str) -> tuple[float, tuple[int, int]]:
         """The density and the block that a layer of this name is asked to have."""
         density, block = self.density, self.block
-        for pattern, override in self.overrides.items():
+        for pattern, override in self.overrides:
             if fnmatchcase(name, pattern):
                 density, block = override.density or density, override.block or block
         return density, block

@@ -69,9 +69,8 @@ def sparsify(
     """
     settings |= {} if block is None else {"block": block}
     if isinstance(config, (int, float)):
-        asked = SparsityConfig(density=config, **settings)
-    else:
-        asked = SparsityConfig.of(config, **settings)
+        config, settings = None, settings | {"density": config}
+    asked = SparsityConfig.of(config, **settings)
     selected = _select(model, asked)
     counts = allocate({name: _shape(dense) for name, dense in selected.items()}, asked)
     layers = {name: _sparse(name, dense, counts[name], asked) for name, dense in selected.items()}

@@ -197,10 +197,10 @@ class BlockTopology:
             block is new.
 
         Raises:
-            EvergraftError: positions that are active already or repeat, or no block is left.
+            EvergraftError: as `check_active` and `check_inactive`, or no block is left.
         """
-        if torch.isin(grown, self.positions).any():
-            raise EvergraftError("grown positions must be inactive before the update; got at least one active one")
+        self.check_active(pruned)
+        self.check_inactive(grown)
         kept = torch.ones(self.active, dtype=torch.bool, device=pruned.device)
         kept[pruned] = False
         survivors = kept.nonzero().flatten()
@@ -208,6 +208,40 @@ class BlockTopology:
         slots = torch.cat([survivors, torch.full_like(grown, -1)])
         topology = self.from_positions(self.out_features, self.in_features, self.block, positions)
         return topology, slots[positions.argsort()]
+
+    def check_active(self, slots: Tensor) -> None:
+        """Check that a tensor names active blocks by their slots, each once.
+
+        Raises:
+            EvergraftError: it is not int64 [n] on the device of the topology, or a slot repeats or does not exist.
+        """
+        self._check_distinct("slots", slots, self.active)
+
+    def check_inactive(self, positions: Tensor) -> None:
+        """Check that a tensor names inactive blocks by their positions, each once.
+
+        Raises:
+            EvergraftError: it is not int64 [n] on the device of the topology, or a position repeats, does not exist,
+                or is active.
+        """
+        self._check_distinct("positions", positions, self.blocks)
+        nearest = torch.searchsorted(self.positions, positions).clamp_(max=self.active - 1)
+        if (self.positions[nearest] == positions).any():
+            raise EvergraftError("grown positions must be inactive before the update; got at least one active one")
+
+    def _check_distinct(self, what: str, numbers: Tensor, end: int) -> None:
+        """Check that a tensor is int64 [n] on this device, and that its numbers differ and lie in [0, end)."""
+        device = self.columns.device
+        if not isinstance(numbers, Tensor) or (numbers.dtype, numbers.dim()) != (torch.int64, 1):
+            got = f"{numbers.dtype} {list(numbers.shape)}" if isinstance(numbers, Tensor) else type(numbers).__name__
+            raise EvergraftError(f"{what} must be a tensor int64 [n] on {device}; got {got}")
+        if numbers.device != device:
+            raise EvergraftError(f"{what} must lie on {device}; got them on {numbers.device}")
+        ordered = numbers.sort().values
+        if len(ordered) and (ordered[0] < 0 or ordered[-1] >= end):
+            raise EvergraftError(f"{what} must lie in [0, {end}); got {int(ordered[0])} to {int(ordered[-1])}")
+        if (ordered[1:] == ordered[:-1]).any():
+            raise EvergraftError(f"{what} must differ from each other; got at least one twice")
 
     def clone(self) -> BlockTopology:
         """A copy that shares no memory with this one."""

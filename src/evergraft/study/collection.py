@@ -60,7 +60,7 @@ class Configuration:
     @property
     def dense(self) -> bool:
         """Whether all of its weights exist, whatever its family is called."""
-        return self.recipe.density == 1
+        return self.recipe.is_dense
 
     @property
     def conditions(self) -> dict[str, Any]:

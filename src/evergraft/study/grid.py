@@ -130,7 +130,7 @@ def load_study(path: Path) -> Study:
 
 def family_of(recipe: Recipe) -> str:
     """The family of a run by its recipe: `dense`, `static` or `dynamic`."""
-    if recipe.density == 1:
+    if recipe.is_dense:
         return "dense"
     return "dynamic" if recipe.updates_or_default else "static"
 
@@ -192,7 +192,7 @@ def _planned(path: Path, seed: int, base: Fields, entry: Fields, point: Fields, 
 
 def _name(family: str, recipe: Recipe, fields: list[str]) -> str:
     values = recipe.model_dump(mode="json")
-    block = [values["block"]] if recipe.density < 1 else []
+    block = [values["block"]] if not recipe.is_dense else []
     others = [f"{name}{value}" for name, value in values.items() if name in fields and name not in FIRST]
     parts = [family, Path(recipe.model).stem, f"d{recipe.density:g}", *block, *others, f"s{recipe.seed}"]
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)

@@ -78,6 +78,9 @@ class Part(Generic[T]):
     place: int = 0
 
 
+PART = tuple(Part.__dataclass_fields__)  # what an object must have to be one
+
+
 def parts_of(section: Section, registry: Registry[Part[T]], collection: Collection) -> list[T]:
     """What a section shows of a collection: the charts or tables of the registry's parts for it, in order."""
     parts = [part for part in map(registry.get, registry.names()) if part.section == section.key]

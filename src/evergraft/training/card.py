@@ -16,7 +16,7 @@ def model_card(recipe: Recipe, result: RunResult) -> str:
         recipe: the run's recipe, fully resolved.
         result: what the run came to.
     """
-    sparse = recipe.density < 1
+    sparse = not recipe.is_dense
     mlm_accuracy, nsp_accuracy = (
         _figure(accuracy, ".2%") for accuracy in (result.validation_mlm_accuracy, result.validation_nsp_accuracy)
     )

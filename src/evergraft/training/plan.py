@@ -13,7 +13,8 @@ from evergraft.bert.ledger import Ledger, ledger
 from evergraft.bert.sizes import BERT_SIZES, default_learning_rate
 from evergraft.corpus import Corpus
 from evergraft.corpus.cache import is_prepared
-from evergraft.evolution.growth import GROWTH_RULES
+from evergraft.errors import EvergraftError
+from evergraft.evolution.growth import GROWTH_RULES, changes_count, uses_gradients
 from evergraft.evolution.pruning import PRUNING_RULES
 from evergraft.kernels.device import Device, resolve_device
 from evergraft.runs.recipe import Recipe
@@ -48,7 +49,7 @@ class Plan:
     @property
     def is_sparse(self) -> bool:
         """Whether the model has a topology."""
-        return self.recipe.density < 1
+        return not self.recipe.is_dense
 
     @property
     def most_steps(self) -> int:
@@ -88,8 +89,8 @@ def make_plan(recipe: Recipe, corpus: Corpus, device: Device) -> Plan:
 
     Raises:
         EvergraftError: no model can be built from the recipe's configuration, a block does not divide a layer, a rule
-            of another package cannot be loaded, the backend cannot compute with such blocks on the device, or the
-            corpus has too few documents that fill an input.
+            of another package cannot be loaded or asks for what a run cannot give, the backend cannot compute with such
+            blocks on the device, or the corpus has too few documents that fill an input.
 
     Example:
         >>> recipe = Recipe(model="tiny", corpus="text.txt", steps=100)
@@ -106,8 +107,8 @@ def make_plan(recipe: Recipe, corpus: Corpus, device: Device) -> Plan:
         pad_token_id=corpus.special_ids.pad,
     )
     cost = ledger(config, recipe.sparsity, recipe.sequence_length)
-    if recipe.density < 1:
-        PRUNING_RULES.get(recipe.prune_by), GROWTH_RULES.get(recipe.grow_by)  # so that those of other packages load
+    if not recipe.is_dense:
+        _check_rules(recipe)
         _check_backend(recipe, device)
     recipe = _resolved(recipe, corpus, config)
     training = PretrainingExamples(corpus, corpus.train, recipe.sequence_length, recipe.seed)
@@ -137,9 +138,25 @@ def _resolved(recipe: Recipe, corpus: Corpus, config: SparseBertConfig) -> Recip
     )
 
 
+def _check_rules(recipe: Recipe) -> None:
+    """Check that the rules can be loaded, and that a run can carry them out."""
+    PRUNING_RULES.get(recipe.prune_by)
+    grow = GROWTH_RULES.get(recipe.grow_by)
+    if changes_count(grow):
+        raise EvergraftError(
+            f"`grow_by` {recipe.grow_by}: the rule changes how many blocks there are, which a run's checkpoints and "
+            "costs do not follow; use it with TopologyUpdater in a loop of your own, or choose another rule"
+        )
+    if recipe.compile and uses_gradients(grow):
+        raise EvergraftError(
+            f"`grow_by` {recipe.grow_by}: the rule looks at gradients, which a compiled step does not record; leave "
+            "`compile` out, or choose another rule"
+        )
+
+
 def _check_backend(recipe: Recipe, device: Device) -> None:
     """Ask the backend whether it takes such blocks in the precision of the products, by one block of each kind."""
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    for block in {recipe.block, *(override.block or recipe.block for override in recipe.overrides.values())}:
+    for block in {recipe.block, *(override.block or recipe.block for _, override in recipe.overrides)}:
         values = torch.empty(1, *block, device=device, dtype=dtype)
         choose_backend(recipe.backend, values[0], values)

@@ -75,6 +75,8 @@ def pretrain(recipe: Recipe, output: Path | None = None, *, callbacks: Sequence[
     """
     device = usable_device(recipe)
     plan = make_plan(recipe, open_corpus(recipe), device)
+    if plan.recipe.total_steps:  # not in resume: runs of version 0.1.0 may hold more updates than fit
+        plan.recipe.evolution.check_fits(plan.recipe.total_steps)
     _tell_what_is_left_out(plan)
     run = Run.create(output or _new_folder(plan.recipe), plan.recipe, _environment(plan))
     return _train(run, plan, None, callbacks)

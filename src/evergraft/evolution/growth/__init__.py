@@ -31,3 +31,13 @@ class GrowthRule(Protocol):
 
 
 GROWTH_RULES: Registry[GrowthRule] = Registry("growth rule", "evergraft.growth", __name__)
+
+
+def uses_gradients(rule: object) -> bool:
+    """Whether a growth rule looks at the gradients of blocks that do not exist yet."""
+    return bool(getattr(rule, "uses_gradients", False))
+
+
+def changes_count(rule: object) -> bool:
+    """Whether a growth rule may grow more or fewer blocks than were pruned."""
+    return bool(getattr(rule, "changes_count", False))

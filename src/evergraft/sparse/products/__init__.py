@@ -44,7 +44,14 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: Registry[Backend] = Registry("backend", "evergraft.backends", __name__, attribute="BACKEND")
+BACKENDS: Registry[Backend] = Registry(
+    "backend",
+    "evergraft.backends",
+    __name__,
+    attribute="BACKEND",
+    methods=("name", "supports", "forward", "input_gradient", "weight_gradient"),
+    reserved=("auto",),
+)
 _REFERENCE = "dense"
 
 

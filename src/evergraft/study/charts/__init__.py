@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evergraft.registry import Registry
-from evergraft.study.sections import Part
+from evergraft.study.sections import PART, Part
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-CHARTS: Registry[Part[go.Figure]] = Registry("chart", "evergraft.charts", __name__, attribute="CHART")
+CHARTS: Registry[Part[go.Figure]] = Registry("chart", "evergraft.charts", __name__, attribute="CHART", methods=PART)

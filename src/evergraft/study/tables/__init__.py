@@ -7,7 +7,7 @@ from functools import cached_property
 
 from evergraft.registry import Registry
 from evergraft.study.collection import Collection
-from evergraft.study.sections import SECTIONS, Part, parts_of
+from evergraft.study.sections import PART, SECTIONS, Part, parts_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Table:
         return "\n".join([f"## {self.title}", "", *note, lines[0], rule, *lines[1:], ""])
 
 
-TABLES: Registry[Part[Table]] = Registry("table", "evergraft.tables", __name__, attribute="TABLE")
+TABLES: Registry[Part[Table]] = Registry("table", "evergraft.tables", __name__, attribute="TABLE", methods=PART)
 
 
 def tables(collection: Collection) -> list[Table]:
