@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from evergraft.sparse.initialisation import INITIALISATIONS as INITIALISATIONS
     from evergraft.sparse.layer import SparseLinear as SparseLinear
     from evergraft.sparse.products import BACKENDS as BACKENDS
+    from evergraft.sparse.rates import scale_sparse_rate as scale_sparse_rate
     from evergraft.sparse.topology import BlockTopology as BlockTopology
     from evergraft.training.evaluate import evaluate as evaluate
     from evergraft.training.export import export as export
@@ -64,6 +65,7 @@ _HOMES = {
     "prepare": "corpus.preparation",
     "pretrain": "training.pretrain",
     "resume": "training.pretrain",
+    "scale_sparse_rate": "sparse.rates",
     "sparse_layers": "sparse.conversion",
     "sparsify": "sparse.conversion",
 }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
-from evergraft.training.pretrain import pretrain
+from evergraft.training.pretrain import pretrain, resume
 from tests.training.comparison import differences, metrics
+from tests.training.stops import cut
 
 
 def test_a_seed_repeats_and_another_differs(finished, small_recipe, tmp_path):
@@ -54,3 +57,35 @@ def test_group_lasso_shrinks_weights(finished, small_recipe, tmp_path):
         load_file(run / "model/model.safetensors")[name].abs().mean() for run in (tmp_path / "run", finished)
     )
     assert small < 0.8 * usual
+
+
+class Groups(TrainerCallback):
+    """Notes the peak rate of every parameter when training begins."""
+
+    def on_train_begin(self, args, state, control, *, model, optimizer, **kwargs):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self.rates = {names[p]: group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+        self.betas = {group["betas"] for group in optimizer.param_groups}
+
+
+@pytest.mark.parametrize(("density", "matrix"), [(0.25, "values"), (1, "weight")])
+def test_the_encoders_matrices_have_a_rate_of_their_own(small_recipe, tmp_path, density, matrix):
+    groups = Groups()
+    settings = {"density": density, "learning_rate": 1e-3, "encoder_rate": 4, "beta1": 0.8, "beta2": 0.98}
+    result = pretrain(small_recipe(steps=4, updates=1, **settings), tmp_path / "run", callbacks=[groups])
+    assert math.isfinite(result.validation_mlm_loss)
+    faster = {name for name, rate in groups.rates.items() if rate == pytest.approx(4e-3)}
+    assert {name for name, rate in groups.rates.items() if rate == pytest.approx(1e-3)} | faster == set(groups.rates)
+    assert faster == {
+        name for name in groups.rates if re.fullmatch(rf"bert\.encoder\.layer\..*(?<!Norm)\.{matrix}", name)
+    }
+    assert len(faster) % 6 == 0 < len(faster)
+    assert groups.betas == {(0.8, 0.98)}
+
+
+def test_a_run_with_two_rates_resumes_bit_for_bit(small_recipe, tmp_path):
+    recipe = small_recipe(encoder_rate=4, initialisation="fan_in", updates=4)
+    pretrain(recipe, tmp_path / "whole")
+    stopped = cut(recipe, tmp_path / "stopped")
+    resume(stopped)
+    assert differences(tmp_path / "whole", stopped) == []

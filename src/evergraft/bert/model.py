@@ -127,6 +127,12 @@ def sparsify_as_configured(model: nn.Module, config: SparseBertConfig) -> None:
         sparsify(model, config.sparsity_config)
 
 
+def encoder_matrices(model: SparseBertForPreTraining) -> list[nn.Parameter]:
+    """The weights of an encoder's fully connected layers, sparse and dense."""
+    layers = [layer for layer in model.bert.encoder.modules() if isinstance(layer, (SparseLinear, nn.Linear))]
+    return [layer.values if isinstance(layer, SparseLinear) else layer.weight for layer in layers]
+
+
 def _select(hidden: Tensor, positions: Tensor) -> Tensor:
     """Take hidden states [batch, length, hidden] at positions [batch, masked]: [batch * masked, hidden]."""
     starts = torch.arange(len(hidden), device=hidden.device) * hidden.shape[1]

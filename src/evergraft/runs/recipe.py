@@ -55,6 +55,11 @@ class TrainingSettings(Settings):
     learning_rate: float | None = Field(
         None, gt=0, lt=1, description="peak learning rate (default: by model and density)"
     )
+    encoder_rate: float = Field(
+        1.0, gt=0, le=1000, description="times that rate is the rate of the encoder's weight matrices, sparse or dense"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the mean squared gradient")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the run in which the rate rises to its peak")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, of weights only")
     max_gradient_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")

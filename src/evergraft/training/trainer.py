@@ -21,13 +21,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from evergraft.bert.examples import collate
-from evergraft.bert.model import SparseBertForPreTraining
+from evergraft.bert.model import SparseBertForPreTraining, encoder_matrices
 from evergraft.errors import EvergraftError
 from evergraft.evolution.callback import TopologyCallback
 from evergraft.files.jsonlines import JsonLines
 from evergraft.runs.checkpoint import checkpoint_folder, delete_old_checkpoints, write_checkpoint
 from evergraft.runs.folder import Run
 from evergraft.runs.layout import METRICS, TENSORBOARD
+from evergraft.sparse.rates import scale_rate
 from evergraft.training import state as training_state
 from evergraft.training.arguments import pretraining_arguments
 from evergraft.training.budget import Budget, rate_factor
@@ -96,6 +97,14 @@ class PretrainingTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, with a learning rate of its own for the encoder's matrices if the recipe has one."""
+        if self.optimizer is None:
+            super().create_optimizer(model)
+            if self.plan.recipe.encoder_rate != 1:
+                scale_rate(self.optimizer, encoder_matrices(self.model), self.plan.recipe.encoder_rate)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """A learning rate that follows the budget."""

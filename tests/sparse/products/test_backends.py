@@ -19,8 +19,10 @@ def registered():
     names = []
 
     def register(name, supports):
+        products = dict.fromkeys(("forward", "input_gradient", "weight_gradient"))
+        backend = SimpleNamespace(name=name, supports=lambda x, values: supports, **products)
         names.append(name)
-        return BACKENDS.register(name)(SimpleNamespace(name=name, supports=lambda x, values: supports))
+        return BACKENDS.register(name)(backend)
 
     yield register
     for name in names:
