@@ -10,6 +10,7 @@ import pytest
 from evergraft.errors import EvergraftError
 from evergraft.evolution.config import EvolutionConfig
 from evergraft.runs.recipe import Recipe
+from evergraft.settings import Choices
 from evergraft.sparse.config import SparsityConfig
 from evergraft.study import facts
 from evergraft.study.comparison import compared_facts
@@ -20,9 +21,9 @@ CANDIDATES = (0.5, 0.25, 40, "l2", "linear", "*.x.*", {"*.x.*": 0.5})  # for a f
 
 def another_value(name: str) -> object:
     """A value for a field other than its own in BASE; None if there is no other."""
-    extra = Recipe.model_fields[name].json_schema_extra or {}
+    parts = [part for part in Recipe.model_fields[name].metadata if isinstance(part, Choices)]
     own = getattr(Recipe(steps=1000, **BASE), name)
-    for value in (*(extra["choices"]() if "choices" in extra else ()), *CANDIDATES):
+    for value in (*(choice for part in parts for choice in part.names()), *CANDIDATES):
         try:
             if getattr(Recipe(steps=1000, **BASE | {name: value}), name) != own:
                 return value

@@ -130,7 +130,7 @@ def sparsify_as_configured(model: nn.Module, config: SparseBertConfig) -> None:
 def encoder_matrices(model: SparseBertForPreTraining) -> list[nn.Parameter]:
     """The weights of an encoder's fully connected layers, sparse and dense."""
     layers = [layer for layer in model.bert.encoder.modules() if isinstance(layer, (SparseLinear, nn.Linear))]
-    return [layer.values if isinstance(layer, SparseLinear) else layer.weight for layer in layers]
+    return [layer.get_parameter("values" if isinstance(layer, SparseLinear) else "weight") for layer in layers]
 
 
 def _select(hidden: Tensor, positions: Tensor) -> Tensor:
