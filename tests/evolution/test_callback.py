@@ -94,7 +94,8 @@ def test_trainer_resumes_bit_for_bit(tmp_path):
     cut = trainer(gpt2, tmp_path / "cut", StopAt(7))
     cut.train()
     resumed = trainer(gpt2, tmp_path / "cut")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-5"))
+    resumed.args.resume_from_checkpoint = True  # as scripts do that hand their arguments on
+    resumed.train(resume_from_checkpoint=True)
     assert same_weights(whole.model, resumed.model)
     logs = [(tmp_path / run / "topology.jsonl").read_text() for run in ("whole", "cut")]
     assert logs[0] == logs[1] != ""

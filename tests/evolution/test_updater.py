@@ -259,3 +259,26 @@ def test_state_of_other_topologies_is_refused():
     updater.update(0.5)
     with pytest.raises(EvergraftError, match="saved with other topologies than the model has"):
         updater.load_state_dict(state)
+
+
+class Quantised(torch.Tensor):
+    """State as torchao's low-bit optimisers keep it: a subclass of the parameter's shape."""
+
+
+def test_state_of_a_tensor_subclass_is_refused_and_nothing_changes():
+    net = model()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    train(net, optimizer)
+    updater = TopologyUpdater(net, optimizer, 100, updates=10)
+    state = optimizer.state[net[2].values]
+    state["exp_avg"] = state["exp_avg"].as_subclass(Quantised)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(EvergraftError, match=r"AdamW keeps exp_avg as Quantised for 2\.values"):
+        updater.update(0.5)
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_rprop_is_refused_before_training():
+    net = model()
+    with pytest.raises(EvergraftError, match="Rprop keeps a step size for each weight"):
+        TopologyUpdater(net, torch.optim.Rprop(net.parameters()), 100, updates=10)

@@ -75,7 +75,8 @@ class TopologyCallback(TrainerCallback):
         )
         self.log = JsonLines(_output(args) / LOG_FILE) if state.is_world_process_zero else None
         if state.global_step:
-            self._load(Path(args.resume_from_checkpoint or _checkpoint(args, state)) / STATE_FILE)
+            named = args.resume_from_checkpoint  # True is the newest one, which the Trainer has found by now
+            self._load((Path(named) if isinstance(named, str) else _checkpoint(args, state)) / STATE_FILE)
         if self.log:
             self.log.rewind(state.global_step)
 

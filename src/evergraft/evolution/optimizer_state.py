@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from evergraft.errors import EvergraftError
+from evergraft.kernels.native import is_plain
 
 
 def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Parameter) -> None:
@@ -17,9 +18,14 @@ def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Para
         values: floating [active, R, C].
 
     Raises:
-        EvergraftError: `values` are in no parameter group, or state that is neither a tensor of the shape of `values`
-            nor a single number.
+        EvergraftError: `values` are in no parameter group, state that is neither a plain tensor of the shape of
+            `values` nor a single number, or an optimiser whose state of a new weight must not be zero.
     """
+    if isinstance(optimizer, torch.optim.Rprop):
+        raise EvergraftError(
+            "Rprop keeps a step size for each weight, and one of zero, as a grown block's would be, never learns; use "
+            "an optimiser such as AdamW, Adam or SGD"
+        )
     if not any(parameter is values for group in optimizer.param_groups for parameter in group["params"]):
         raise EvergraftError(
             f"the optimiser does not train {name}.values; make it after sparsify(model, ...), or freeze the layer with "
@@ -27,7 +33,7 @@ def check_carriable(optimizer: torch.optim.Optimizer, name: str, values: nn.Para
         )
     for key, state in optimizer.state.get(values, {}).items():
         if not _is_carriable(state, values):
-            kept = f"of shape {list(state.shape)}" if isinstance(state, Tensor) else f"as {type(state).__name__}"
+            kept = f"of shape {list(state.shape)}" if type(state) is Tensor else f"as {type(state).__name__}"
             raise EvergraftError(
                 f"{type(optimizer).__name__} keeps {key} {kept} for {name}.values of shape "
                 f"{list(values.shape)}, which cannot be carried to other blocks; use an optimiser with per-element "
@@ -60,8 +66,8 @@ def carry(optimizer: torch.optim.Optimizer, values: nn.Parameter, sources: Tenso
 
 
 def _is_carriable(state: object, values: nn.Parameter) -> bool:
-    if isinstance(state, Tensor):
-        return state.numel() == 1 or state.shape == values.shape
+    if isinstance(state, Tensor):  # a subclass, such as quantised state, may not be indexed as its shape says
+        return is_plain(state) and (state.numel() == 1 or state.shape == values.shape)
     return state is None or isinstance(state, int | float)
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import evergraft
 from evergraft.errors import EvergraftError
@@ -49,7 +49,7 @@ def call(function: str, *arguments: Argument, tier: str | None = None) -> int:
 
     Raises:
         MemoryError: the function could not allocate its working memory.
-        EvergraftError: EVERGRAFT_CPU_TIER names a tier that cannot run here.
+        EvergraftError: EVERGRAFT_CPU_TIER names a tier that cannot run here, or a tensor is none that `serves` takes.
 
     Example:
         >>> x = torch.randn(5)
@@ -57,6 +57,7 @@ def call(function: str, *arguments: Argument, tier: str | None = None) -> int:
         >>> call("gelu", x, y, None, x.numel(), ctypes.c_int(DTYPES[x.dtype]))  # no slope is asked for
         0
     """
+    arguments = tuple(_with_numbers(argument) if isinstance(argument, Tensor) else argument for argument in arguments)
     threads = _Threads(_openmp(), torch.get_num_threads())
     status: int = _function(tier or default_tier() or TIERS[0], function)(
         *map(_native, arguments), ctypes.byref(threads)
@@ -69,15 +70,27 @@ def call(function: str, *arguments: Argument, tier: str | None = None) -> int:
 def serves(*tensors: Tensor) -> bool:
     """Whether native functions can work on these tensors here and now.
 
-    They can if a native library was built, all tensors are fp32 or bf16 and lie on the CPU, no graph is being
-    compiled, and no transform of `torch.func` is active.
+    They can if a native library was built, all tensors are plain ones on the CPU in fp32 or bf16, no graph is
+    being compiled or traced, and no transform of `torch.func` is active.
     """
     return (
         all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
         and not torch.compiler.is_compiling()
+        and all(map(is_plain, tensors))
+        and not is_traced()
         and not is_transformed()
         and default_tier() is not None
     )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is strided and no subclass, whose memory might hold anything."""
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` is at work, under which sizes are tensors, and only torch's operators are recorded."""
+    return torch.jit.is_tracing()  # type: ignore[no-any-return,no-untyped-call]
 
 
 def is_transformed() -> bool:
@@ -117,6 +130,18 @@ def runnable_tiers() -> tuple[str, ...]:
         return ()
     best = _library("portable").evergraft_best_tier()
     return tuple(tier for tier in TIERS[: best + 1] if (_folder() / _file(tier)).exists())
+
+
+def _with_numbers(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of the same strides if its memory does not hold its numbers as they are.
+
+    torch has tensors whose sign or conjugate is yet to be taken, and some that are zero without memory.
+    """
+    if not is_plain(tensor):
+        raise EvergraftError(f"native functions take plain strided tensors; got {type(tensor).__name__}")
+    if tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+    return tensor
 
 
 def _native(argument: Argument) -> object:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from evergraft.errors import EvergraftError
-from evergraft.kernels.native import is_transformed
+from evergraft.kernels.native import is_plain, is_transformed
 from evergraft.sparse.products import choose_backend, dense
 from evergraft.sparse.topology import BlockTopology
 
@@ -73,8 +73,7 @@ def _checked(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | 
 
 def _is_watched(*tensors: Tensor) -> bool:
     """Whether anything traces, fakes or wraps tensors, and must be shown operators."""
-    plain = all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
-    return not plain or torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    return not all(map(is_plain, tensors)) or torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 class _SparseLinear(torch.autograd.Function):
@@ -147,7 +146,8 @@ def _weight_gradient(
     backend: str,
 ) -> Tensor:
     topology = _topology(values, row_offsets, columns, transposed_offsets, transposed_order)
-    return choose_backend(backend, grad, values).weight_gradient(grad, x, topology)
+    operand = grad if is_plain(x) else x  # a backend must be able to take both
+    return choose_backend(backend, operand, values).weight_gradient(grad, x, topology)
 
 
 @_forward.register_fake

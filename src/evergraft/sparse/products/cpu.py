@@ -13,7 +13,7 @@ from functools import cache
 from torch import Tensor
 
 from evergraft.errors import EvergraftError
-from evergraft.kernels.native import DTYPES, MALFORMED, call, check_tier, default_tier
+from evergraft.kernels.native import DTYPES, MALFORMED, call, check_tier, default_tier, is_plain, is_traced
 from evergraft.sparse.topology import BlockTopology
 
 
@@ -47,8 +47,10 @@ class CpuBackend:
         return self._tier or default_tier()
 
     def supports(self, x: Tensor, values: Tensor) -> bool:
-        """Whether x and `values` lie on the CPU and have one dtype, fp32 or bf16, and the libraries were built."""
+        """Whether x and `values` are plain, on the CPU and of one dtype, fp32 or bf16, and the libraries were built."""
         if x.device.type != "cpu" or x.dtype not in DTYPES or values.dtype != x.dtype:
+            return False
+        if not (is_plain(x) and is_plain(values)) or is_traced():
             return False
         if self.tier() is None:
             _warn_of_missing_libraries()
