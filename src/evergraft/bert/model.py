@@ -56,7 +56,8 @@ class SparsePreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             EvergraftError: the checkpoint lacks weights of the encoder or holds others, since it is dense and its
                 configuration says that it is sparse, or the other way about; or its topologies are damaged.
         """
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        safe = {"use_safetensors": True} | kwargs  # nothing is unpickled
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **safe)
         model, found = loaded
         for problem, names in (("lacks", found["missing_keys"]), ("also holds", found["unexpected_keys"])):
             if ours := sorted(name for name in names if _ENCODER in name):
@@ -67,7 +68,7 @@ class SparsePreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
                 )
         for name, module in model.named_modules():
             if isinstance(module, SparseLinear):
-                module.check(name)
+                module.topology.check(name)
         return (model, found) if output_loading_info else model
 
 

@@ -23,6 +23,7 @@ from evergraft.files.folders import verify_manifest
 FORMAT = 1
 TOKENIZER = "tokenizer.json"
 SPLITS = ("train", "validation")
+_FILES = (TOKENIZER, *(f"{split}/{name}.bin" for split in SPLITS for name in ("tokens", "documents", "sentences")))
 OFFSET = np.dtype("<u8")
 
 
@@ -89,7 +90,7 @@ class Corpus:
             raise EvergraftError(
                 f"corpus {path} does not exist; make it with: evergraft corpus prepare ... --output {path}"
             )
-        manifest = verify_manifest(path)
+        manifest = verify_manifest(path, _FILES)
         if manifest.get("format") != FORMAT:
             raise EvergraftError(
                 f"corpus {path} has format {manifest.get('format')}, expected {FORMAT}; prepare it anew"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,31 +110,45 @@ def read_object(path: Path, keys: Set[str], advice: str) -> dict[str, Any]:
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write manifest.json: the facts, and size and SHA-256 of every other file of the folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    listed = {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+    listed = {name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in _files(folder).items()}
     (folder / MANIFEST).write_text(json.dumps({**facts, "files": listed}, indent=1), encoding="utf-8")
 
 
-def verify_manifest(folder: Path) -> dict[str, Any]:
-    """Read manifest.json and check every file it lists.
+def verify_manifest(folder: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """Read manifest.json and check that the folder holds every file that it lists, unchanged, and no other.
+
+    Args:
+        folder: the folder.
+        needed: files that the list must hold.
 
     Raises:
-        EvergraftError: the manifest, or a file it lists, is missing, torn or changed.
+        EvergraftError: the manifest is missing or torn or does not list a file that is needed, a file that it lists is
+            missing or changed, or the folder holds another one. Hidden files do not count.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise EvergraftError(f"{folder} is torn or foreign: it holds no readable {MANIFEST}") from None
-    for name, facts in files:
-        file = folder / name
-        if not file.is_file():
+    if unlisted := [name for name in needed if name not in listed]:
+        raise EvergraftError(f"{folder} is torn or foreign: its {MANIFEST} does not list {unlisted[0]}")
+    files = _files(folder)
+    if strange := sorted(name for name in files.keys() - listed.keys() if not name.startswith(".")):
+        raise EvergraftError(f"{folder} holds {strange[0]}, which its {MANIFEST} does not list; remove that file")
+    for name, (size, digest) in listed.items():
+        if name not in files:
             raise EvergraftError(f"{folder} is torn: {name} is missing")
-        if file.stat().st_size != facts["bytes"]:
-            raise EvergraftError(f"{folder} is torn: {name} has {file.stat().st_size} bytes, expected {facts['bytes']}")
-        if sha256(file) != facts["sha256"]:
+        if files[name].stat().st_size != size:
+            raise EvergraftError(f"{folder} is torn: {name} has {files[name].stat().st_size} bytes, expected {size}")
+        if sha256(files[name]) != digest:
             raise EvergraftError(f"{folder} is damaged: the bytes of {name} have changed since it was written")
     return manifest
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file in a folder but its manifest, by its path within it, in the order of the paths."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    return {str(file.relative_to(folder)): file for file in files}
 
 
 def sha256(file: Path) -> str:

@@ -10,7 +10,7 @@ from evergraft.errors import EvergraftError
 from evergraft.files.folders import verify_manifest, write_atomically
 from evergraft.runs.checkpoint import checkpoints, verify_checkpoint
 from evergraft.runs.environment import RunEnvironment
-from evergraft.runs.layout import CHECKPOINT, ENVIRONMENT, MODEL, RECIPE, RESULT
+from evergraft.runs.layout import CHECKPOINT, CONFIG, ENVIRONMENT, MODEL, RECIPE, RESULT, WEIGHTS
 from evergraft.runs.recipe import Recipe, load_recipe
 from evergraft.runs.record import read_record
 from evergraft.runs.result import RunResult, read_result
@@ -97,7 +97,7 @@ class Run:
                 f"{self.folder} holds no finished model; finish the run with: evergraft pretrain --resume {self.folder}"
             )
         try:
-            verify_manifest(folder)
+            verify_manifest(folder, (CONFIG, WEIGHTS))
         except EvergraftError as error:
             raise EvergraftError(f"{error}; {self._write_again}") from None
         return folder

@@ -12,6 +12,7 @@ METRICS = "metrics.jsonl"
 TOPOLOGY = LOG_FILE
 RESULT = "result.json"
 MODEL = "model"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in the folder of a model
 TENSORBOARD = "tensorboard"
 FINETUNE = "finetune"
 CHECKPOINT = "checkpoint-"  # followed by the optimiser step after which it was written

@@ -178,17 +178,6 @@ class SparseLinear(nn.Module):
         if self.bias is not None and dense.bias is not None:
             self.bias.copy_(dense.bias)
 
-    def check(self, name: str = "the layer") -> None:
-        """Check every index of the topology, after something else than `load_state_dict` has filled the buffers.
-
-        Args:
-            name: what to call the layer in the sentence of an error.
-
-        Raises:
-            EvergraftError: the indices are such as no topology has.
-        """
-        _check(self.topology, name)
-
     def extra_repr(self) -> str:
         """What `print(layer)` shows."""
         return (
@@ -209,15 +198,8 @@ class SparseLinear(nn.Module):
                     f"{list(values.shape)}: make the model with the sizes, density and block that were saved"
                 )
                 return
-            _check(BlockTopology(self.block, *incoming), prefix.rstrip(".") or "the layer")  # type: ignore[arg-type]
+            BlockTopology(self.block, *incoming).check(prefix.rstrip(".") or "the layer")  # type: ignore[arg-type]
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 _INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")
-
-
-def _check(topology: BlockTopology, name: str) -> None:
-    try:
-        topology.validate()
-    except (EvergraftError, RuntimeError, IndexError) as error:
-        raise EvergraftError(f"the topology to load into {name}: {error}") from None

@@ -251,6 +251,20 @@ class BlockTopology:
         """The four index tensors: row_offsets, columns, transposed_offsets, transposed_order."""
         return self.row_offsets, self.columns, self.transposed_offsets, self.transposed_order
 
+    def check(self, layer: str) -> None:
+        """Validate a topology that was read from a file.
+
+        Args:
+            layer: the layer's name, for the sentence of an error.
+
+        Raises:
+            EvergraftError: as `validate`.
+        """
+        try:
+            self.validate()
+        except (EvergraftError, RuntimeError, IndexError) as error:
+            raise EvergraftError(f"the topology to load into {layer}: {error}") from None
+
     def validate(self) -> None:
         """Check every index against every other: for tensors that come from outside, such as a checkpoint.
 

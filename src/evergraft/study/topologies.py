@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from evergraft.errors import EvergraftError
 from evergraft.runs.folder import Run
+from evergraft.runs.layout import WEIGHTS
 from evergraft.sparse.allocate import allocate
 from evergraft.sparse.config import SparsityConfig
 from evergraft.sparse.conversion import random_generator
@@ -92,13 +94,18 @@ def last_topologies(record: RunRecord) -> dict[str, BlockTopology]:
         EvergraftError: the run's model is not there, or torn.
     """
     config = record.recipe.part(SparsityConfig)
+    path = Run(record.folder, record.recipe).model_folder / WEIGHTS
     topologies = {}
-    with safe_open(Run(record.folder, record.recipe).model_folder / "model.safetensors", "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - no dict
-            if key.endswith(".row_offsets"):
-                name = key.removesuffix(".row_offsets")
-                tensors = (file.get_tensor(f"{name}.{index}") for index in INDICES)
-                topologies[name] = BlockTopology(config.of_layer(name)[1], *tensors)
+    try:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 - no dict
+                if key.endswith(".row_offsets"):
+                    name = key.removesuffix(".row_offsets")
+                    tensors = (file.get_tensor(f"{name}.{index}") for index in INDICES)
+                    topologies[name] = BlockTopology(config.of_layer(name)[1], *tensors)
+                    topologies[name].check(name)
+    except (EvergraftError, SafetensorError) as error:
+        raise EvergraftError(f"{path} is torn: {error}; leave this run out of the report") from None
     return topologies
 
 

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-MODEL, OPTIMIZER, GROUPS = "model.safetensors", "optimizer.safetensors", "optimizer.json"
+from evergraft.runs.layout import WEIGHTS
+
+OPTIMIZER, GROUPS = "optimizer.safetensors", "optimizer.json"
 RANDOM, PROGRESS = "random.safetensors", "progress.json"
 
 
@@ -29,7 +31,7 @@ def save_training_state(
         random: the random states, uint8 [processes, bytes].
         progress: anything that JSON can hold.
     """
-    save_model(model, str(folder / MODEL))
+    save_model(model, str(folder / WEIGHTS))
     state = optimizer.state_dict()
     tensors = {
         f"{index}.{key}": value
@@ -45,7 +47,7 @@ def save_training_state(
 
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Load the weights and topologies of a verified checkpoint into a model."""
-    load_model(model, folder / MODEL, strict=True)
+    load_model(model, folder / WEIGHTS, strict=True)
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
