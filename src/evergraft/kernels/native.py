@@ -90,7 +90,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 def is_traced() -> bool:
     """Whether `torch.jit.trace` is at work, under which sizes are tensors, and only torch's operators are recorded."""
-    return torch.jit.is_tracing()  # type: ignore[no-any-return,no-untyped-call]
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
 
 
 def is_transformed() -> bool:
