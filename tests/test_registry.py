@@ -109,7 +109,7 @@ def test_without_that_package_its_names_are_unknown(run, small_recipe, tmp_path)
     recipe.write_text(small_recipe(steps=8, updates=2).to_yaml())
     code, _, err = run("pretrain", "--recipe", recipe, "--grow-by", "first")
     assert code == 2
-    assert "--grow-by: no growth rule is called 'first'; choose one of random" in err
+    assert "--grow-by: no growth rule is called 'first'; choose one of" in err
 
 
 def test_a_rule_that_cannot_be_loaded_is_one_sentence(outside, small_recipe, tmp_path):
@@ -122,7 +122,7 @@ def test_a_rule_that_cannot_be_loaded_is_one_sentence(outside, small_recipe, tmp
 
 
 def test_built_in_names_are_the_files_of_a_package():
-    assert GROWTH_RULES.names()[0] == "random"
+    assert "random" in GROWTH_RULES.names()
     assert "uniform" in ALLOCATIONS.names()
     assert "normal" in INITIALISATIONS.names()
     assert {"cpu", "dense", "gpu"} <= set(BACKENDS.names())
@@ -132,11 +132,12 @@ def test_built_in_names_are_the_files_of_a_package():
 
 def test_register_and_unregister():
     registry: Registry[object] = Registry("growth rule", "evergraft.nothing", "evergraft.evolution.growth")
+    built_in = registry.names()
     function = registry.register("mine")(lambda context: context)
     assert registry.get("mine") is function
-    assert registry.names() == ["random", "mine"]
+    assert registry.names() == [*built_in, "mine"]
     registry.unregister("mine")
-    with pytest.raises(EvergraftError, match="no growth rule is called 'mine'; choose one of random"):
+    with pytest.raises(EvergraftError, match="no growth rule is called 'mine'; choose one of"):
         registry.get("mine")
     with pytest.raises(EvergraftError, match="no growth rule was registered as 'mine'"):
         registry.unregister("mine")
