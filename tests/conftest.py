@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from evergraft import cli
 from evergraft.corpus import Corpus, prepare
+from evergraft.registry import Registry
 from evergraft.runs.recipe import Recipe
 from evergraft.training.pretrain import pretrain
 
@@ -27,6 +28,11 @@ SUBJECTS = ("the cat", "a small dog", "my old teacher", "the tall captain", "eve
 VERBS = ("watches", "follows", "remembers", "builds", "paints", "crosses", "forgets", "repairs", "measures")
 OBJECTS = ("the house", "a wooden boat", "seven stones", "the mountain road", "an unfinished bridge", "lanterns")
 PLACES = ("in the morning", "near the harbour", "without a word", "after the rain", "beyond the hills", "for years")
+
+
+def names(registry: Registry) -> str:
+    """What a sentence lists that refuses an unknown name."""
+    return ", ".join(registry.names())
 
 
 def prose(documents: int, sentences: int = 40, seed: int = 0) -> list[str]:

@@ -15,6 +15,7 @@ from evergraft.registry import Registry
 from evergraft.sparse.allocation import ALLOCATIONS
 from evergraft.sparse.initialisation import INITIALISATIONS
 from evergraft.sparse.products import BACKENDS
+from tests.conftest import names
 
 OUTSIDE = '''
 """A package that knows evergraft, and that evergraft does not know."""
@@ -109,7 +110,7 @@ def test_without_that_package_its_names_are_unknown(run, small_recipe, tmp_path)
     recipe.write_text(small_recipe(steps=8, updates=2).to_yaml())
     code, _, err = run("pretrain", "--recipe", recipe, "--grow-by", "first")
     assert code == 2
-    assert "--grow-by: no growth rule is called 'first'; choose one of" in err
+    assert f"--grow-by: no growth rule is called 'first'; choose one of {names(GROWTH_RULES)}" in err
 
 
 def test_a_rule_that_cannot_be_loaded_is_one_sentence(outside, small_recipe, tmp_path):
@@ -137,7 +138,7 @@ def test_register_and_unregister():
     assert registry.get("mine") is function
     assert registry.names() == [*built_in, "mine"]
     registry.unregister("mine")
-    with pytest.raises(EvergraftError, match="no growth rule is called 'mine'; choose one of"):
+    with pytest.raises(EvergraftError, match=f"no growth rule is called 'mine'; choose one of {', '.join(built_in)}$"):
         registry.get("mine")
     with pytest.raises(EvergraftError, match="no growth rule was registered as 'mine'"):
         registry.unregister("mine")

@@ -13,15 +13,6 @@ from evergraft.bert.model import SparseBertForPreTraining, create_model
 from evergraft.finetuning.model import SparseBertForSequenceClassification
 from evergraft.sparse.config import SparsityConfig
 
-SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-@pytest.fixture
-def config_file(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"model_type": "bert", **SMALL}))
-    return path
-
 
 @pytest.fixture
 def saved(config_file, tmp_path):

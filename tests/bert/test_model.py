@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,17 +12,6 @@ from evergraft.bert.config import bert_config
 from evergraft.bert.model import SparseBertForPreTraining, create_model
 from evergraft.bert.sizes import BERT_SIZES
 from evergraft.sparse.config import SparsityConfig
-
-SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-@pytest.fixture
-def config_file(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(
-        json.dumps({"model_type": "bert", **SMALL, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
-    )
-    return path
 
 
 def batch(vocabulary=50, length=16, masked=4):

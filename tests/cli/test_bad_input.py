@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from evergraft import PRUNING_RULES
+from tests.conftest import names
+
 # The arguments, and a part of the sentence they get. The fixture `places` makes what stands in braces.
 BAD = [
     ("pretrain --steps 10 --minutes 1", "the run's length must be given once, as --steps, --tokens or --minutes; got steps, minutes"),
@@ -30,7 +33,7 @@ BAD = [
     ("pretrain --steps 10 --updates -1", "--updates: Input should be greater than or equal to 0; got -1"),
     ("pretrain --steps 10 --updates 6", "6 updates in 10 steps leave less than two steps to each; give --updates of at most 5"),
     ("pretrain --steps 10 --prune-ratio 2", "--prune-ratio: Input should be less than or equal to 1; got 2.0"),
-    ("pretrain --steps 10 --prune-by l7", "--prune-by: no pruning rule is called 'l7'; choose one of l1, l2, linf"),
+    ("pretrain --steps 10 --prune-by l7", f"--prune-by: no pruning rule is called 'l7'; choose one of {names(PRUNING_RULES)}"),
     ("pretrain --steps 10 --prune-decay fast", "--prune-decay: Input should be 'cosine', 'linear' or 'constant'; got 'fast'"),
     ("pretrain --steps 10 --grow-by hope", "--grow-by: no growth rule is called 'hope'; choose one of"),
     ("pretrain --steps 10 --update-until 2", "--update-until: Input should be less than or equal to 1; got 2.0"),

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergraft import EvergraftError, EvolutionConfig, SparsityConfig, TopologyCallback
+from evergraft import (
+    GROWTH_RULES,
+    PRUNING_RULES,
+    EvergraftError,
+    EvolutionConfig,
+    SparsityConfig,
+    TopologyCallback,
+)
+from tests.conftest import names
 
 
 @given(st.integers(0, 1000), st.floats(0, 1), st.sampled_from(["cosine", "linear", "constant"]), st.floats(0.01, 1))
@@ -39,8 +47,8 @@ def test_updates_have_two_steps_each_within_their_part_of_the_run(updates, until
         ({"updates": -1}, "`updates`: Input should be greater than or equal to 0; got -1"),
         ({"prune_ratio": 1.1}, "`prune_ratio`: Input should be less than or equal to 1; got 1.1"),
         ({"prune_decay": "slow"}, "Input should be 'cosine', 'linear' or 'constant'; got 'slow'"),
-        ({"prune_by": "l3"}, "`prune_by`: no pruning rule is called 'l3'; choose one of l1, l2, linf"),
-        ({"grow_by": "hope"}, "`grow_by`: no growth rule is called 'hope'; choose one of"),
+        ({"prune_by": "l3"}, f"`prune_by`: no pruning rule is called 'l3'; choose one of {names(PRUNING_RULES)}"),
+        ({"grow_by": "hope"}, f"`grow_by`: no growth rule is called 'hope'; choose one of {names(GROWTH_RULES)}"),
         ({"update_until": 0}, "`update_until`: Input should be greater than 0"),
         ({"update_ratio": 0.5}, "`update_ratio`: no such field; EvolutionConfig has updates, prune_ratio"),
         ({"seed": -1}, "`seed`: Input should be greater than or equal to 0"),

@@ -6,20 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional as F
 
 from evergraft.bench.timing import torch_threads
 from evergraft.kernels import attention as module
 from evergraft.kernels import dropout as dropout_module
 from evergraft.kernels.native import runnable_tiers
+from tests.kernels.operations import Attending
 from tests.kernels.philox import kept
-
-
-class Layer(nn.Module):
-    """An attention module as BERT's; without this attribute transformers takes it for causal."""
-
-    is_causal = False
 
 
 def tensors(dtype):
@@ -29,7 +23,7 @@ def tensors(dtype):
 @pytest.mark.parametrize("scaling", [None, 0.3])
 def test_products_equal_sdpa(scaling):
     inputs = tensors(torch.bfloat16)
-    mixed, none = module.attention(Layer(), *inputs, None, scaling=scaling)
+    mixed, none = module.attention(Attending(), *inputs, None, scaling=scaling)
     assert none is None
     wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
     expected = F.scaled_dot_product_attention(*wide, scale=scaling).transpose(1, 2)
@@ -46,9 +40,9 @@ def test_a_processor_without_bf16_computes_in_fp32(monkeypatch, dropout):
     inputs = tensors(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         torch.manual_seed(0)
-        mixed, _ = module.attention(Layer(), *inputs, None, dropout=dropout)
+        mixed, _ = module.attention(Attending(), *inputs, None, dropout=dropout)
     torch.manual_seed(0)
-    expected, _ = module.attention(Layer(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
+    expected, _ = module.attention(Attending(), *(tensor.float() for tensor in inputs), None, dropout=dropout)
     assert torch.equal(mixed, expected.bfloat16())
 
 
@@ -78,7 +72,7 @@ def test_native_attention_is_attention(tier, shape, dropout, dtype, monkeypatch)
     inputs = [torch.randn(shape).to(dtype).requires_grad_() for _ in range(3)]
     wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
     mask = attention_mask(shape, 5, 6554) if dropout else torch.ones(())
-    got, _ = module.attention(Layer(), *inputs, None, dropout=dropout)
+    got, _ = module.attention(Attending(), *inputs, None, dropout=dropout)
     expected = reference(*wide, shape[-1] ** -0.5, mask)
     assert got.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
@@ -100,7 +94,7 @@ def test_native_attention_is_attention(tier, shape, dropout, dtype, monkeypatch)
 def test_any_attention(shape, scale, sharpness, dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     inputs = [(torch.randn(shape, generator=generator) * size).to(dtype) for size in (sharpness, 1.0, 1.0)]
-    got, _ = module.attention(Layer(), *inputs, None, scaling=scale)
+    got, _ = module.attention(Attending(), *inputs, None, scaling=scale)
     expected = reference(*(tensor.double() for tensor in inputs), scale, torch.ones(()))
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
     # fp32 holds a score of 1000 to four decimals
@@ -124,7 +118,7 @@ def test_attention_does_not_depend_on_threads(threads):
 
     def run():
         torch.manual_seed(0)
-        mixed, _ = module.attention(Layer(), *inputs, None, dropout=0.2)
+        mixed, _ = module.attention(Attending(), *inputs, None, dropout=0.2)
         return mixed, *torch.autograd.grad(mixed.square().sum(), inputs)
 
     with torch_threads(1):
@@ -136,7 +130,7 @@ def test_attention_does_not_depend_on_threads(threads):
 def test_a_nan_stays_in_its_token_and_head():
     query, key, value = (torch.randn(1, 2, 40, 16) for _ in range(3))
     query[0, 1, 3, 5] = torch.nan
-    mixed, _ = module.attention(Layer(), query, key, value, None)
+    mixed, _ = module.attention(Attending(), query, key, value, None)
     assert mixed.isnan().all(-1)[0].nonzero().tolist() == [[3, 1]]
     assert mixed.isnan().sum() == 16
 
@@ -144,6 +138,6 @@ def test_a_nan_stays_in_its_token_and_head():
 def test_dropout_drops_probabilities():
     query, key, _ = tensors(torch.float32)
     torch.manual_seed(0)
-    mixed, _ = module.attention(Layer(), query, key, torch.ones_like(key), None, dropout=0.5)
+    mixed, _ = module.attention(Attending(), query, key, torch.ones_like(key), None, dropout=0.5)
     assert mixed.std() > 0.05  # the probabilities of a token no longer sum to one
     assert mixed.mean().item() == pytest.approx(1, abs=0.1)

@@ -4,37 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from evergraft import SparseLinear
-from evergraft.kernels import attention
-from evergraft.kernels.dropout import dropout
-from evergraft.kernels.gelu import gelu
-from evergraft.kernels.residual_norm import residual_norm
-from evergraft.kernels.softmax import dropped_softmax
-from evergraft.kernels.vocabulary_loss import vocabulary_loss
-
-LAYER = SparseLinear.random(32, 32, 0.25, (4, 4))
-NORM = nn.LayerNorm(32)
-VOCABULARY = nn.Linear(32, 50)
-LABELS = torch.arange(8)
-
-
-def heads(x: torch.Tensor) -> torch.Tensor:
-    query = x.view(1, 8, 2, 16).transpose(1, 2)
-    return attention.attention(nn.Module(), query, query, query, None)[0]
-
-
-OPERATIONS = {
-    "sparse layer": lambda x: LAYER(x),
-    "attention": heads,
-    "dropout": lambda x: dropout(x, 0.25),
-    "gelu": gelu,
-    "residual and norm": lambda x: residual_norm(x, 2 * x, NORM, nn.Dropout(0.25)),
-    "softmax": lambda x: dropped_softmax(x, 0.25),
-    "vocabulary loss": lambda x: vocabulary_loss(x, VOCABULARY.weight, VOCABULARY.bias, LABELS).loss,
-}
+from tests.kernels.operations import OPERATIONS
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

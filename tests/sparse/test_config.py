@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergraft import EvergraftError, Recipe, SparsityConfig
+from evergraft import ALLOCATIONS, INITIALISATIONS, EvergraftError, Recipe, SparsityConfig
+from tests.conftest import names
 
 Blocks = st.tuples(st.integers(1, 64), st.integers(1, 64))
 Densities = st.floats(0.001, 1)
@@ -97,8 +98,11 @@ def test_a_copy_with_other_values_is_checked():
         ({"density": float("nan")}, "`density`: Input should be a finite number"),
         ({"block": "16by1"}, "`block`: block must be ROWSxCOLUMNS"),
         ({"block": (0, 4)}, "`block`: block must be ROWSxCOLUMNS"),
-        ({"allocation": "fair"}, "`allocation`: no allocation is called 'fair'; choose one of"),
-        ({"initialisation": "warm"}, "`initialisation`: no initialisation is called 'warm'; choose one of"),
+        ({"allocation": "fair"}, f"`allocation`: no allocation is called 'fair'; choose one of {names(ALLOCATIONS)}"),
+        (
+            {"initialisation": "warm"},
+            f"`initialisation`: no initialisation is called 'warm'; choose one of {names(INITIALISATIONS)}",
+        ),
         ({"backend": "quick"}, "`backend`: no backend is called 'quick'; choose one of auto"),
         ({"overrides": {"*": 7}}, "`density`: Input should be less than or equal to 1; got 7"),
         ({"overrides": ["*.query"]}, "an override is PATTERN=DENSITY, as in '*.attention.*=0.2'; got '*.query'"),

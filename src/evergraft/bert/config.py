@@ -35,7 +35,7 @@ class SparseBertConfig(BertConfig):  # type: ignore[no-untyped-call]
         if old.get("density", 1) != 1:
             std = kwargs.get("initializer_range", self.initializer_range)
             self.sparsity = _sparsity(old | {"initial_std": std}).to_dict()
-        if self.sparsity is not None:
+        elif self.sparsity is not None:
             _sparsity(self.sparsity)  # so that a fault in it is found when the configuration is read
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evergraft.errors import EvergraftError
+from evergraft.errors import EvergraftError, naming
 from evergraft.evolution.config import EvolutionConfig
 from evergraft.evolution.context import UpdateContext
 from evergraft.evolution.exploration import Exploration
@@ -21,7 +20,6 @@ from evergraft.evolution.growth import GROWTH_RULES, changes_count, uses_gradien
 from evergraft.evolution.optimizer_state import carry, check_carriable
 from evergraft.evolution.pruning import PRUNING_RULES
 from evergraft.evolution.schedule import UpdateSchedule
-from evergraft.registry import Registry
 from evergraft.sparse.conversion import random_generator, sparse_layers
 from evergraft.sparse.layer import SparseLinear
 
@@ -164,14 +162,14 @@ class TopologyUpdater:
         rng = random_generator(self.seed, name, self.updates_done + 1)
         count = min(round(ratio * topology.active), topology.blocks - topology.active)
         context = UpdateContext(name, topology, layer.values, count, rng)
-        with _naming(PRUNING_RULES, self.config.prune_by, name):
+        with naming(f"{PRUNING_RULES.kind} {self.config.prune_by!r}, layer {name}"):
             slots = self._prune(context)
             topology.check_active(slots)
             _check_count(len(slots), count)
         context = replace(context, pruned=topology.positions[slots])
         if self._recorder:
             context = replace(context, gradient=partial(self._recorder.gradient, layer))
-        with _naming(GROWTH_RULES, self.config.grow_by, name):
+        with naming(f"{GROWTH_RULES.kind} {self.config.grow_by!r}, layer {name}"):
             grown = self._grow(context)
             topology.check_inactive(grown)
             if not changes_count(self._grow):
@@ -182,8 +180,9 @@ class TopologyUpdater:
 
     def _exchange(self, name: str, slots: Tensor, grown: Tensor) -> LayerUpdate:
         layer = self.layers[name]
-        pruned = layer.topology.positions[slots]
-        replaced, sources = layer.topology.replace(slots, grown)
+        topology = layer.topology  # a new view each time, whose positions are computed once
+        pruned = topology.positions[slots]
+        replaced, sources = topology.replace(slots, grown)
         carry(self.optimizer, layer.values, sources)
         layer.set_topology(replaced)
         previous_grown, removed_new = self.exploration[name].record(pruned, grown)
@@ -252,15 +251,6 @@ class TopologyUpdater:
             digest.update(layer.row_offsets.cpu().numpy().tobytes())
             digest.update(layer.columns.cpu().numpy().tobytes())
         return torch.tensor(list(digest.digest()), dtype=torch.uint8)
-
-
-@contextmanager
-def _naming(rules: Registry[Any], rule: str, layer: str) -> Iterator[None]:
-    """Name the rule and the layer in the sentence of an error."""
-    try:
-        yield
-    except EvergraftError as error:
-        raise EvergraftError(f"{rules.kind} {rule!r}, layer {layer}: {error}") from None
 
 
 def _check_count(chosen: int, expected: int, advice: str = "") -> None:

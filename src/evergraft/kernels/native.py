@@ -73,24 +73,23 @@ def serves(*tensors: Tensor) -> bool:
     They can if a native library was built, all tensors are plain ones on the CPU in fp32 or bf16, no graph is
     being compiled or traced, and no transform of `torch.func` is active.
     """
+    return not torch.compiler.is_compiling() and reads(*tensors) and not is_transformed() and default_tier() is not None
+
+
+def reads(*tensors: Tensor) -> bool:
+    """Whether native functions can read these tensors: plain ones on the CPU, in fp32 or bf16.
+
+    Under `torch.jit.trace` they cannot: there, sizes are tensors, and only torch's operators are recorded.
+    """
     return (
-        all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
-        and not torch.compiler.is_compiling()
-        and all(map(is_plain, tensors))
-        and not is_traced()
-        and not is_transformed()
-        and default_tier() is not None
+        all(is_plain(tensor) and tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     )
 
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is strided and no subclass, whose memory might hold anything."""
     return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
-
-
-def is_traced() -> bool:
-    """Whether `torch.jit.trace` is at work, under which sizes are tensors, and only torch's operators are recorded."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
 
 
 def is_transformed() -> bool:

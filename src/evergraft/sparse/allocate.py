@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from operator import index
 
-from evergraft.errors import EvergraftError
+from evergraft.errors import EvergraftError, naming
 from evergraft.settings import plain
 from evergraft.sparse.allocation import ALLOCATIONS, Count, LayerGrid
 from evergraft.sparse.config import SparsityConfig
@@ -27,7 +26,7 @@ def allocate(shapes: Mapping[str, tuple[int, int]], config: SparsityConfig) -> d
     """
     grids = {name: _grid(name, *shape, config) for name, shape in shapes.items()}
     _check_overrides(shapes, config)
-    with _naming(config.allocation):
+    with naming(f"allocation {config.allocation!r}"):
         answer = ALLOCATIONS.get(config.allocation)(grids)
         if not isinstance(answer, Mapping):
             raise EvergraftError(f"expected a count for each layer, as a dict; got {type(answer).__name__}")
@@ -38,10 +37,8 @@ def allocate(shapes: Mapping[str, tuple[int, int]], config: SparsityConfig) -> d
 
 def _grid(name: str, out_features: int, in_features: int, config: SparsityConfig) -> LayerGrid:
     density, block = config.of_layer(name)
-    try:
+    with naming(f"layer {name}"):
         return LayerGrid(*block_grid(out_features, in_features, block), block, density)
-    except EvergraftError as error:
-        raise EvergraftError(f"layer {name}: {error}") from None
 
 
 def _check_overrides(names: Iterable[str], config: SparsityConfig) -> None:
@@ -51,15 +48,6 @@ def _check_overrides(names: Iterable[str], config: SparsityConfig) -> None:
             raise EvergraftError(
                 f"override {pattern}={override} matches none of the layers to be sparse: {', '.join(names)}"
             )
-
-
-@contextmanager
-def _naming(allocation: str) -> Iterator[None]:
-    """Name the allocation in the sentence of an error."""
-    try:
-        yield
-    except EvergraftError as error:
-        raise EvergraftError(f"allocation {allocation!r}: {error}") from None
 
 
 def _count(name: str, answer: object, grid: LayerGrid) -> Count:

@@ -14,7 +14,7 @@ from evergraft.sparse.initialisation import INITIALISATIONS
 from evergraft.sparse.linear import linear
 from evergraft.sparse.products import check_backend
 from evergraft.sparse.products.dense import gather, scatter
-from evergraft.sparse.topology import BlockTopology
+from evergraft.sparse.topology import INDICES, BlockTopology
 
 
 class SparseLinear(nn.Module):
@@ -62,7 +62,7 @@ class SparseLinear(nn.Module):
         self.backend = check_backend(backend)
         self.values = nn.Parameter(torch.empty(topology.active, *topology.block, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(self.out_features, device=device, dtype=dtype)) if bias else None
-        for name, tensor in zip(_INDICES, topology.clone().tensors(), strict=True):
+        for name, tensor in zip(INDICES, topology.clone().tensors(), strict=True):
             self.register_buffer(name, tensor.to(device))
         self.reset_parameters()
 
@@ -137,7 +137,7 @@ class SparseLinear(nn.Module):
                 f"[{self.out_features}, {self.in_features}], and a new topology must too; got {topology.active} of "
                 f"{topology.block[0]}x{topology.block[1]} in [{topology.out_features}, {topology.in_features}]"
             )
-        for name, new in zip(_INDICES, topology.tensors(), strict=True):
+        for name, new in zip(INDICES, topology.tensors(), strict=True):
             mine = getattr(self, name)
             if mine.shape == new.shape:
                 mine.copy_(new)
@@ -187,7 +187,7 @@ class SparseLinear(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Refuse a topology that no constructor would have made, or of other shapes, before any of it is taken over."""
-        incoming = [state_dict.get(prefix + name) for name in _INDICES]
+        incoming = [state_dict.get(prefix + name) for name in INDICES]
         if all(isinstance(tensor, Tensor) for tensor in incoming):
             values = state_dict.get(prefix + "values", self.values)
             mine = [tensor.shape for tensor in (self.values, *self.topology.tensors())]
@@ -200,6 +200,3 @@ class SparseLinear(nn.Module):
                 return
             BlockTopology(self.block, *incoming).check(prefix.rstrip(".") or "the layer")  # type: ignore[arg-type]
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-_INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")

@@ -13,6 +13,8 @@ from torch import Tensor
 from evergraft.errors import EvergraftError
 from evergraft.sparse.grid import active_count, block_grid
 
+INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")  # in the order of `tensors()`
+
 
 @dataclass(frozen=True, eq=False)
 class BlockTopology:

@@ -8,7 +8,7 @@ offer theirs in the entry-point groups `evergraft.charts` and `evergraft.tables`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Generic, TypeVar
 
 from evergraft.registry import Registry
@@ -78,7 +78,7 @@ class Part(Generic[T]):
     place: int = 0
 
 
-PART = tuple(Part.__dataclass_fields__)  # what an object must have to be one
+PART = tuple(field.name for field in fields(Part))  # what an object must have to be one
 
 
 def parts_of(section: Section, registry: Registry[Part[T]], collection: Collection) -> list[T]:

@@ -18,10 +18,9 @@ from evergraft.runs.layout import WEIGHTS
 from evergraft.sparse.allocate import allocate
 from evergraft.sparse.config import SparsityConfig
 from evergraft.sparse.conversion import random_generator
-from evergraft.sparse.topology import BlockTopology
+from evergraft.sparse.topology import INDICES, BlockTopology
 from evergraft.study.record import RunRecord
 
-INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")  # tensors of a layer's topology
 LARGEST, SMALLEST = 256, 96  # pixels of a picture's sides: larger ones are averaged, smaller ones enlarged
 WHITE, KEPT, GONE, NEW = (250, 250, 249), (15, 82, 87), (176, 182, 190), (234, 138, 30)
 

@@ -13,7 +13,7 @@ from functools import cache
 from torch import Tensor
 
 from evergraft.errors import EvergraftError
-from evergraft.kernels.native import DTYPES, MALFORMED, call, check_tier, default_tier, is_plain, is_traced
+from evergraft.kernels.native import DTYPES, MALFORMED, call, check_tier, default_tier, reads
 from evergraft.sparse.topology import BlockTopology
 
 
@@ -48,9 +48,7 @@ class CpuBackend:
 
     def supports(self, x: Tensor, values: Tensor) -> bool:
         """Whether x and `values` are plain, on the CPU and of one dtype, fp32 or bf16, and the libraries were built."""
-        if x.device.type != "cpu" or x.dtype not in DTYPES or values.dtype != x.dtype:
-            return False
-        if not (is_plain(x) and is_plain(values)) or is_traced():
+        if values.dtype != x.dtype or not reads(x, values):
             return False
         if self.tier() is None:
             _warn_of_missing_libraries()

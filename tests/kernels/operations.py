@@ -1,0 +1,40 @@
+"""Every operation of the kernels and the sparse layer, as functions of an input [tokens, 32]."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from evergraft import SparseLinear
+from evergraft.kernels import attention
+from evergraft.kernels.dropout import dropout
+from evergraft.kernels.gelu import gelu
+from evergraft.kernels.residual_norm import residual_norm
+from evergraft.kernels.softmax import dropped_softmax
+from evergraft.kernels.vocabulary_loss import vocabulary_loss
+
+LAYER = SparseLinear.random(32, 32, 0.25, (4, 4))
+NORM = nn.LayerNorm(32)
+VOCABULARY = nn.Linear(32, 50)
+
+
+class Attending(nn.Module):
+    """An attention module as BERT's; without this attribute transformers takes it for causal."""
+
+    is_causal = False
+
+
+def heads(x: torch.Tensor) -> torch.Tensor:
+    query = x.view(1, -1, 2, 16).transpose(1, 2)
+    return attention.attention(Attending(), query, query, query, None)[0].reshape(-1, 32)
+
+
+OPERATIONS = {
+    "sparse layer": LAYER,
+    "attention": heads,
+    "dropout": lambda x: dropout(x, 0.25),
+    "gelu": gelu,
+    "residual and norm": lambda x: residual_norm(x, 2 * x, NORM, nn.Dropout(0.25)),
+    "softmax": lambda x: dropped_softmax(x, 0.25),
+    "vocabulary loss": lambda x: vocabulary_loss(x, VOCABULARY.weight, VOCABULARY.bias, torch.arange(len(x))).loss,
+}
