@@ -12,15 +12,13 @@ nothing of how far times scatter. Memory is that of the encoder's linear layers 
 from __future__ import annotations
 
 import csv
-import json
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from evergraft.study.pareto import ratio_at_equal_loss
+from evergraft.study.step_times import StepTimes
 
 # What the dense models run on, and the precision of the sparse step beside it. Losses are those of the study, in fp32.
 DENSE = {"lean dense fp32": "fp32", "lean dense (oneDNN) fp32": "fp32", "lean dense bf16": "bf16"}
@@ -39,23 +37,6 @@ def read_runs(paths: Sequence[Path]) -> Runs:
                 key = (run["family"], Path(run["model"]).stem, run["block"], round(float(run["density_got"]), 4))
                 runs[key].setdefault(int(run["seed"]), run)
     return runs
-
-
-def read_paces(path: Path) -> Paces:
-    """The milliseconds of every model's step: the fastest timed at its newest commit, for noise only adds to a time."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    newest = {result["model"]: _commit(result) for result in results}
-    paces: Paces = defaultdict(lambda: math.inf)
-    for result in results:
-        if _commit(result) != newest[result["model"]]:
-            continue
-        model, precision = Path(result["model"]).stem, result["precision"]
-        for measured in result.get("results", [result]):
-            timed = {(model, measured["block"], round(measured["density"], 4), precision): measured}
-            timed |= {(model, name, 1.0, DENSE[name]): of for name, of in measured["rivals"].items() if name in DENSE}
-            for key, one in timed.items():
-                paces[key] = min(paces[key], one["seconds"] * 1e3)
-    return dict(paces)
 
 
 def loss(run: dict[str, str]) -> float:
@@ -88,7 +69,7 @@ def ratio(runs: Runs, sparse: Key, cost: Callable[[Key, dict[str, str]], float |
 def pace_key(key: Key, rival: str, precision: str) -> Pace:
     """Whose step a configuration takes: a dense model's is that of a rival."""
     family, model, block, density = key
-    return model, rival if family == "dense" else block, density, precision
+    return model, rival.rsplit(" ", 1)[0] if family == "dense" else block, density, precision
 
 
 def ratios(runs: Runs, paces: Paces, sparse: Key) -> list[str]:
@@ -101,14 +82,11 @@ def ratios(runs: Runs, paces: Paces, sparse: Key) -> list[str]:
     return [ratio(runs, sparse, cost) for cost in costs]
 
 
-def _commit(result: dict[str, Any]) -> str:
-    """The commit of a measurement; results written by the commands before it made the tree `-dirty`."""
-    return str(result["machine"]["commit"]).removesuffix("-dirty")
-
-
 def main() -> None:
     """Print the table."""
-    runs, paces = read_runs([Path(name) for name in sys.argv[1:-1]]), read_paces(Path(sys.argv[-1]))
+    runs = read_runs([Path(name) for name in sys.argv[1:-1]])
+    times = StepTimes.read(Path(sys.argv[-1])).steps
+    paces = {(step.model, step.kind, step.density, step.precision): 1e3 * seconds for step, seconds in times.items()}
     heads = ("FLOPs", "MB", "ms a step, fp32", "bf16", "FLOPs over dense", "MB", *(f"time over {one}" for one in DENSE))
     print(f"| | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}")
     for key, its in runs.items():

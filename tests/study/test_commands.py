@@ -70,6 +70,8 @@ BAD = [
     ("report {finished} --format scores", "no run has been fine-tuned; begin with: evergraft finetune /"),
     ("report {study} --format pdf", "--format must be html, markdown, csv or scores; got pdf"),
     ("report {study}", "no run has finished yet; run it with: evergraft study run"),
+    ("report {finished} --steps {missing}", "write one with: evergraft bench step --output"),
+    ("report {finished} --steps {study}", "holds no JSON array of results"),
     ("report {finished} --output {folder}", "is a folder; name the file to write"),
     ("report", "Missing argument"),
     ("finetune {missing} --task sst2 --data {folder}", "is not a run's folder"),

@@ -9,6 +9,9 @@ from typing import Any
 from evergraft.errors import EvergraftError
 from evergraft.files.folders import write_atomically
 
+SPARSE, LEAN, STOCK = "sparse", "lean dense", "stock transformers"  # what results of `bench step` call the steps
+LEAN_ONEDNN = "lean dense (oneDNN)"
+
 
 def append(path: Path, result: dict[str, Any]) -> Path:
     """Append a result to the JSON array in a file. The file is made if need be, and is replaced at once or not at all.

@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from evergraft.bench.peaks import Peak, measured_peak
 from evergraft.bench.products import DTYPES, check_device, check_precision, rates, tier
+from evergraft.bench.records import LEAN, LEAN_ONEDNN, SPARSE, STOCK
 from evergraft.bench.timing import fastest, torch_threads
 from evergraft.bert.config import OWN_KEYS, SparseBertConfig, bert_config
 from evergraft.bert.ledger import Ledger, ledger
@@ -27,8 +28,6 @@ from evergraft.sparse.config import STACK, SparsityConfig
 from evergraft.sparse.conversion import sparse_layers, sparsify
 from evergraft.sparse.products import check_backend, choose_backend
 
-SPARSE, LEAN, STOCK = "sparse", "lean dense", "stock transformers"
-LEAN_ONEDNN = "lean dense (oneDNN)"
 CLIPPING = "clipping of gradients"  # what the profiler calls it
 WARM_UP = 3  # steps until the heap holds all the memory that a step needs, and no page is touched for the first time
 Rival = tuple[str, str]  # SPARSE, LEAN, STOCK or LEAN_ONEDNN, and its precision

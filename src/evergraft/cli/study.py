@@ -66,6 +66,10 @@ def report(
         Path | None,
         typer.Option(help="The file to write (default: STUDY.html with the study's runs; else standard output)."),
     ] = None,
+    steps: Annotated[
+        Path | None,
+        typer.Option(help="Results of `evergraft bench step`: times at equal loss are also given by the steps in it."),
+    ] = None,
 ) -> None:
     """Turn a study, or any runs, into a report.
 
@@ -74,5 +78,5 @@ def report(
     check_choice("--format", form, ("html", "markdown", "csv", "scores"))
     from evergraft.study.report import report as make
 
-    text, path = make(targets, form, output)  # type: ignore[arg-type]
+    text, path = make(targets, form, output, steps)  # type: ignore[arg-type]
     typer.echo(text if path is None else f"The report is in {path}", nl=path is not None)

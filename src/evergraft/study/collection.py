@@ -16,6 +16,7 @@ from evergraft.study.grid import load_study
 from evergraft.study.record import RunRecord, read_run
 from evergraft.study.statistics import Estimate, t_interval
 from evergraft.study.status import check_unchanged, run_status
+from evergraft.study.step_times import StepTimes
 
 Number = Callable[[RunRecord], float]  # one number of a run, such as its loss or what it cost
 
@@ -131,6 +132,7 @@ class Collection:
         unfinished: name and state of the runs that have not finished, with the reason of those that failed.
         command: what makes the runs again, if they are of a study.
         page: where its report lies by default.
+        step_times: steps that were timed alone, if a file of them was named.
     """
 
     title: str
@@ -139,6 +141,7 @@ class Collection:
     unfinished: tuple[tuple[str, str], ...] = ()
     command: str | None = None
     page: Path = Path("report.html")
+    step_times: StepTimes | None = None
 
     @property
     def records(self) -> list[RunRecord]:

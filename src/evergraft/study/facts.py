@@ -21,8 +21,9 @@ IDENTITIES = ("corpus_identity", "model_identity")  # fields of an environment: 
 MODEL, SEED = "model", "seed"
 TEXT = ("corpus", "tokenizer", "vocabulary_size")  # where text comes from; its identity tells what it is
 STEPS = ("steps", "tokens")  # two ways to say how many steps; `Recipe.total_steps` tells the number
-TUNING = ("learning_rate", "warmup", "weight_decay", "max_gradient_norm", "dropout")  # how weights are trained
-TUNED = ("learning_rate", "dropout")  # what each model may have its own best value of
+RATES = ("learning_rate", "encoder_rate", "beta1", "beta2")
+TUNING = (*RATES, "warmup", "weight_decay", "max_gradient_norm", "dropout")  # how weights are trained
+TUNED = (*RATES, "dropout")  # what each model may have its own best value of
 COMPUTATION = (  # how a run is computed, logged and kept, of which no loss is a function but in its last bits
     "accumulate", "device", "compile", "backend", "log_every", "evaluate_every", "save_every", "keep",
 )  # fmt: skip

@@ -16,7 +16,7 @@ from evergraft import __version__
 from evergraft.runs.layout import MODEL
 from evergraft.study.charts import CHARTS
 from evergraft.study.collection import Collection
-from evergraft.study.pareto import FLOPS, equal_loss
+from evergraft.study.pareto import FLOPS, against_dense
 from evergraft.study.record import RunRecord
 from evergraft.study.sections import SECTIONS, Section, parts_of
 from evergraft.study.status import duration
@@ -105,7 +105,7 @@ def _facts(collection: Collection) -> list[tuple[str, str]]:
         ("time of training", duration(sum(record.result.seconds for record in records))),
         ("lowest MLM loss", f"{best.loss.mean:.3f}"),
     ]
-    found = [ratio.mean for row in equal_loss(collection.configurations) if (ratio := row.ratios[FLOPS])]
+    found = [ratio.mean for row in against_dense(collection.configurations) if (ratio := row.ratio(FLOPS))]
     return [*facts, ("best FLOP ratio at equal loss", f"{min(found):.2f}")] if found else facts
 
 

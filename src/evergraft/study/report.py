@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +15,15 @@ from evergraft.runs.environment import Environment
 from evergraft.study.collection import Collection, collect
 from evergraft.study.csv_files import runs_csv, scores_csv
 from evergraft.study.status import STATES, counted
+from evergraft.study.step_times import StepTimes
 from evergraft.study.tables import tables
 
 Format = Literal["html", "markdown", "csv", "scores"]
 
 
-def report(targets: Sequence[Path], form: Format = "html", output: Path | None = None) -> tuple[str, Path | None]:
+def report(
+    targets: Sequence[Path], form: Format = "html", output: Path | None = None, steps: Path | None = None
+) -> tuple[str, Path | None]:
     """Make a report of a study or of runs.
 
     Args:
@@ -28,13 +32,14 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
             each run; `scores`, comma-separated too, has one line for each score of a fine-tuned model.
         output: the file to write; by default STUDY.html in the study's output for the HTML page of a study, report.html
             in the current folder for that of runs, and no file for the other forms.
+        steps: a file of results of `evergraft bench step`; times are then also compared by the steps in it.
 
     Returns:
         The text, and the file that holds it, if one does.
 
     Raises:
-        EvergraftError: the targets are no finished runs (`collect`), there are no scores (`scores_csv`), or `output` is
-            a folder.
+        EvergraftError: the targets are no finished runs (`collect`), there are no scores (`scores_csv`), `output` is a
+            folder, or `steps` holds no results that can be compared (`StepTimes.read`).
 
     Example:
         >>> text, path = report([Path("studies/blocks.yaml")])
@@ -42,7 +47,8 @@ def report(targets: Sequence[Path], form: Format = "html", output: Path | None =
         PosixPath('runs/proxy/blocks.html')
         >>> print(report([Path("runs/tiny")], "markdown")[0])
     """
-    collection = collect(targets)
+    times = None if steps is None else StepTimes.read(steps)
+    collection = replace(collect(targets), step_times=times)
     text = _WRITERS[form](collection)
     path = output or (collection.page if form == "html" else None)
     if path is not None:

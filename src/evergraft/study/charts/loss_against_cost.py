@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import mean
 
 import plotly.graph_objects as go
 
 from evergraft.study.charts._style import MLM, by_family, scale, styled
 from evergraft.study.collection import Collection, Configuration
 from evergraft.study.facts import spoken
-from evergraft.study.pareto import COSTS, Cost, front
+from evergraft.study.pareto import COSTS, Cost, front, timed_costs
 from evergraft.study.sections import Part
 from evergraft.study.statistics import Estimate
 
@@ -19,24 +20,26 @@ LABELLED = 12  # names at most that are written beside a family's points
 
 
 def loss_against(collection: Collection, cost: Cost) -> go.Figure:
-    """Validation loss against a cost, both logarithmic.
+    """Validation loss against a cost, both logarithmic, of the configurations of which that cost is known.
 
     Pareto fronts join all dense models, and the models of each family that is not dense, apart for each of the
     conditions that they were trained under: models under unlike conditions are not compared.
     """
     figure = go.Figure()
-    symbols = _symbols(collection.configurations)
-    families = by_family(collection.configurations)
+    means = {one.label: mean(costs.values()) for one in collection.configurations if (costs := cost.by_seed(one))}
+    known = [one for one in collection.configurations if one.label in means]
+    symbols = _symbols(known)
+    families = by_family(known)
     colours = {family: scale(family, list(families))[0] for family in families}
-    for name, members in _fronted(collection.configurations).items():
-        ends = front([(one.estimate(cost.of).mean, one.loss.mean) for one in members])
+    for name, members in _fronted(known).items():
+        ends = front([(means[one.label], one.loss.mean) for one in members])
         line = {"color": colours[members[0].family], "width": 2, "dash": "solid" if members[0].dense else "dot"}
         figure.add_trace(
             go.Scatter(x=[p[0] for p in ends], y=[p[1] for p in ends], mode="lines", line=line, name=name, opacity=0.7)
         )
     for family, members in families.items():
         colour = colours[family]
-        points = [(one.estimate(cost.of).mean, one.loss.mean) for one in members]
+        points = [(means[one.label], one.loss.mean) for one in members]
         markers = _points(family, members, points, colour, [symbols[one.block] for one in members])
         names = _names(members)
         if len(list(filter(None, names))) <= LABELLED:
@@ -108,4 +111,10 @@ def _names(members: Sequence[Configuration]) -> list[str]:
     return [name if best[name] is one else "" for one, name in zip(members, names, strict=True)]
 
 
-CHART = Part("pareto", lambda collection: [loss_against(collection, cost) for cost in COSTS])
+def charts(collection: Collection) -> list[go.Figure]:
+    """A chart for each cost, those by timed steps included."""
+    costs = (*COSTS, *timed_costs(collection.step_times))
+    return [loss_against(collection, cost) for cost in costs if any(map(cost.by_seed, collection.configurations))]
+
+
+CHART = Part("pareto", charts)

@@ -8,22 +8,24 @@ import plotly.graph_objects as go
 
 from evergraft.study.charts._style import INK, styled
 from evergraft.study.collection import Collection
-from evergraft.study.pareto import BYTES, COSTS, FLOPS, SECONDS, EqualLoss, equal_loss
+from evergraft.study.pareto import BYTES, FLOPS, SECONDS, Against, against_dense, timed_costs
 from evergraft.study.sections import Part
 from evergraft.study.statistics import Estimate
 
 COLOURS = {FLOPS: "#0f5257", SECONDS: "#ea8a1e", BYTES: "#7e22ce"}
+TIMED = ("#be123c", "#1d4ed8", "#4d7c0f", "#a16207", "#57534e")  # of costs by timed steps
 
 
 def ratios(collection: Collection) -> list[go.Figure]:
-    """FLOP, wall-clock and memory ratios at equal loss, with their intervals; no chart where there are none."""
-    rows = [row for row in equal_loss(collection.configurations) if any(row.ratios.values())]
-    if not rows:
+    """Ratios of every cost at equal loss, with their intervals; no chart where there are none."""
+    colours = COLOURS | dict(zip(timed_costs(collection.step_times), TIMED, strict=False))
+    rows = against_dense(collection.configurations)
+    found = {cost: [(row, ratio) for row in rows if (ratio := row.ratio(cost))] for cost in colours}
+    if not any(found.values()):
         return []
     figure = go.Figure()
-    for cost in COSTS:
-        known = [(row, ratio) for row in rows if (ratio := row.ratios[cost]) is not None]
-        figure.add_trace(_trace(known, cost.name, COLOURS[cost]))
+    for cost, known in found.items():
+        figure.add_trace(_trace(known, cost.name, colours[cost]))
     figure.add_vline(x=1, line={"color": INK, "width": 1, "dash": "dash"})
     styled(figure, "cost over that of the dense family at equal loss (below 1 is a win)", "")
     figure.update_layout(height=180 + 34 * len(rows), hovermode="closest", scattermode="group")
@@ -32,7 +34,7 @@ def ratios(collection: Collection) -> list[go.Figure]:
     return [figure]
 
 
-def _trace(known: Sequence[tuple[EqualLoss, Estimate]], name: str, colour: str) -> go.Scatter:
+def _trace(known: Sequence[tuple[Against, Estimate]], name: str, colour: str) -> go.Scatter:
     return go.Scatter(
         x=[ratio.mean for _, ratio in known],
         y=[row.configuration.label for row, _ in known],

@@ -13,3 +13,8 @@ def nats(difference: Estimate | None) -> str:
 def seeds(*estimates: Estimate | None) -> str:
     """How many seeds there are in estimates over the same seeds; a dash where there is no estimate."""
     return next((str(one.seeds) for one in estimates if one is not None), "-")
+
+
+def at_equal(estimate: Estimate | None, digits: int = 3) -> str:
+    """A comparison with the dense family at equal loss or cost; words say where no dense models lie on both sides."""
+    return "not between dense models" if estimate is None else estimate.text(digits)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from evergraft.study.collection import Collection
 from evergraft.study.paper import PUBLISHED_FLOP_RATIOS
-from evergraft.study.pareto import BYTES, FLOPS, SECONDS, equal_loss
+from evergraft.study.pareto import BYTES, FLOPS, SECONDS, against_dense
 from evergraft.study.sections import Part
-from evergraft.study.statistics import Estimate
 from evergraft.study.tables import Table
-from evergraft.study.tables._cells import seeds
+from evergraft.study.tables._cells import at_equal, seeds
 
 HEADER = ("configuration", "FLOP ratio", "critical cost", "wall-clock ratio", "memory ratio", "shared seeds")
 NOTE = (
@@ -28,19 +27,15 @@ def equal_loss_table(collection: Collection) -> Table:
     rows = tuple(
         (
             one.configuration.label,
-            _ratio(one.ratios[FLOPS]),
+            at_equal(one.ratio(FLOPS)),
             "-" if one.critical_cost is None else f"{one.critical_cost:.2f}",
-            _ratio(one.ratios[SECONDS]),
-            _ratio(one.ratios[BYTES]),
-            seeds(*one.ratios.values()),
+            at_equal(one.ratio(SECONDS)),
+            at_equal(one.ratio(BYTES)),
+            seeds(one.ratio(FLOPS)),
         )
-        for one in equal_loss(collection.configurations)
+        for one in against_dense(collection.configurations)
     )
     return Table("equal-loss", "Cost at equal loss", NOTE, HEADER, rows)
-
-
-def _ratio(ratio: Estimate | None) -> str:
-    return "not between dense models" if ratio is None else ratio.text()
 
 
 TABLE = Part("pareto", lambda collection: [equal_loss_table(collection)])
