@@ -10,7 +10,7 @@ from evergraft import EvergraftError, SparseLinear, sparse_layers
 from evergraft.bert.config import bert_config
 from evergraft.bert.ledger import ledger
 from evergraft.bert.model import create_model
-from evergraft.bert.sizes import BERT_SIZES, default_learning_rate
+from evergraft.bert.sizes import BERT_SIZES, default_encoder_rate, default_learning_rate, learning_rate_factor
 from evergraft.sparse.config import SparsityConfig
 
 SPARSE = SparsityConfig(density=0.1, block=(1, 1))
@@ -85,10 +85,12 @@ def test_layers_left_dense_and_overrides_are_counted_as_a_real_model_has_them():
 
 
 def test_learning_rates():
-    dense = {name: default_learning_rate(bert_config(name, 1), 1.0) for name in BERT_SIZES}
+    dense = {name: default_learning_rate(bert_config(name, 1)) for name in BERT_SIZES}
     assert dense["mini"] == 8e-4
     assert dense["base"] == 2e-4
     assert 1e-4 < dense["large"] < 2e-4 < 2e-3 < dense["tiny"]
     # The paper's own rates at 90 % sparsity: Base and Small 16 x 16, Medium 1 x 1 (docs/method.md, section 3).
-    assert default_learning_rate(bert_config("base", 1), 0.1) == pytest.approx(1.28e-3, rel=0.01)
-    assert default_learning_rate(bert_config("medium", 1), 0.1) == pytest.approx(1.28e-3, rel=0.01)
+    assert dense["base"] * learning_rate_factor(0.1) == pytest.approx(1.28e-3, rel=0.01)
+    assert dense["medium"] * learning_rate_factor(0.1) == pytest.approx(1.28e-3, rel=0.01)
+    assert default_encoder_rate(0.1) == pytest.approx(4, rel=0.01)
+    assert default_encoder_rate(1) == 1

@@ -66,6 +66,11 @@ def test_a_finished_run_is_exported_for_plain_transformers():
     assert zeros == pytest.approx(0.9, abs=0.01)
 
 
+def test_fields_that_were_not_there_yet_mean_what_was_done():
+    recipe = Run.open(Path("finished")).recipe
+    assert (recipe.initialisation, recipe.encoder_rate) == ("normal", 1.0)
+
+
 def test_a_finished_run_is_reported():
     text, _ = report([Path("finished")], "markdown")
     assert "3.89" in text  # its validation MLM loss

@@ -91,7 +91,7 @@ BAD = [
         {"grid": {"density": [1, 0.25], "updates": [0, 2]}},
         "dense-tiny-d1-updates0-s0 and dense-tiny-d1-updates2-s0 would be one run twice",
     ),
-    ({"grid": {"density": 0.25, "block": "8x8", "updates": [None, 80]}}, "would be one run twice"),
+    ({"grid": {"density": 0.25, "block": "8x8", "updates": [None, 1]}}, "would be one run twice"),
     ({"grid": {"updates": 0, "prune_by": ["l1", "l2"]}}, "would be one run twice"),
     ({"seeds": []}, "seeds: List should have at least 1 item"),
     ({"seeds": [1, 1]}, "seeds must differ from each other; got [1, 1]"),

@@ -86,3 +86,23 @@ def test_a_foreign_run_is_not_taken_over(finished_study, tmp_path):
     shutil.copytree(study.runs[0].folder, copied.runs[0].folder)
     with pytest.raises(EvergraftError, match="holds a run that this study did not begin"):
         run_study(copied)
+
+
+@pytest.mark.parametrize(("asked", "refused"), [({}, False), ({"initialisation": "fan_in"}, True)], ids=str)
+def test_a_study_that_an_earlier_version_began_goes_on(tmp_path, asked, refused):
+    """Its file says nothing of a field that version had not, and the default has changed since."""
+    fields = {"title": "A study", "base": {"model": "tiny", "steps": 100, **asked}, "grid": {}}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(fields | {"output": str(tmp_path / "out")}))
+    study = load_study(path)
+    run = study.runs[0]
+    run.folder.mkdir(parents=True)
+    begun = yaml.safe_load(run.recipe.to_yaml())
+    del begun["initialisation"], begun["encoder_rate"]
+    for file in (run.folder / "recipe.yaml", run.recipe_file):
+        file.write_text(yaml.safe_dump(begun))
+    if refused:
+        with pytest.raises(EvergraftError, match="initialisation is fan_in, was normal"):
+            check_unchanged(study)
+    else:
+        check_unchanged(study)

@@ -15,6 +15,7 @@ from evergraft.bert.pairs import SentencePairs
 from evergraft.corpus import prepare
 from evergraft.evolution.growth import GROWTH_RULES
 from evergraft.runs.folder import Run
+from evergraft.runs.recipe import Recipe
 from evergraft.training import plan as plan_module
 from evergraft.training.inputs import open_corpus
 from evergraft.training.plan import make_plan, usable_device
@@ -80,7 +81,8 @@ def plan(small_recipe):
 def test_a_plan_leaves_nothing_open(plan, corpus):
     made = plan(learning_rate=None, updates=None, dropout=None)
     assert made.recipe.learning_rate > 0
-    assert made.recipe.updates == 12  # as many as 24 steps hold
+    assert made.recipe.updates == 1
+    assert (made.recipe.encoder_rate, made.recipe.initialisation) == (pytest.approx(0.25**-0.6), "fan_in")
     assert made.recipe.dropout == made.config.hidden_dropout_prob == 0.1
     assert made.recipe.vocabulary_size == made.config.vocab_size == corpus.vocabulary_size
     assert (made.device, made.most_steps, len(made.training), len(made.validation)) == ("cpu", 24, 24 * 8, 16)
@@ -161,7 +163,7 @@ def test_updates_that_do_not_fit_are_refused_in_new_runs_and_go_on_in_old_ones(p
         pretrain(crammed, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert plan(steps=24, updates=12, update_until=0.5).recipe.updates == 12
-    assert plan(steps=24, updates=None, update_until=0.5).recipe.updates == 6
+    assert plan(steps=2, updates=None).recipe.updates == 1
 
 
 def test_overrides_make_a_model_of_density_1_sparse(plan):
@@ -170,3 +172,34 @@ def test_overrides_make_a_model_of_density_1_sparse(plan):
     assert 0.9 < made.ledger.density < 1
     assert made.config.sparsity_config.overrides == made.recipe.overrides
     assert not plan(density=1, overrides={"*.query": "8x8"}).is_sparse
+
+
+@pytest.mark.parametrize(
+    ("asked", "encoder_rate"),
+    [
+        ({"density": 0.1}, 3.981),
+        ({"density": 1.0}, 1.0),
+        ({"density": 0.1, "learning_rate": 1e-3}, 1.0),  # one that was asked for is that of all weights
+        ({"density": 0.1, "learning_rate": 1e-3, "encoder_rate": 2.0}, 2.0),
+        ({"density": 0.1, "encoder_rate": 2.0}, 2.0),
+    ],
+    ids=str,
+)
+def test_what_is_dense_has_the_dense_rate(small_recipe, asked, encoder_rate):
+    recipe = small_recipe(**{"learning_rate": None, "block": "4x4", **asked})
+    resolved = make_plan(recipe, open_corpus(recipe), usable_device(recipe)).recipe
+    assert resolved.encoder_rate == pytest.approx(encoder_rate, rel=1e-3)
+    assert resolved.learning_rate == (asked.get("learning_rate") or pytest.approx(0.012, rel=0.5))
+    assert make_plan(resolved, open_corpus(recipe), usable_device(recipe)).recipe == resolved
+
+
+@pytest.mark.parametrize(
+    ("length", "block", "updates"),
+    [
+        ({"steps": 10}, "4x4", 1), ({"steps": 5999}, "4x4", 5), ({"steps": 10**6}, "4x4", 80),
+        ({"steps": 10**6}, "1x1", 160), ({"minutes": 1}, "1x1", 160), ({"steps": 2}, "1x1", 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_topology_is_updated_once_in_a_thousand_steps(length, block, updates):
+    assert Recipe(model="tiny", block=block, **length).updates_or_default == updates

@@ -11,7 +11,7 @@ from evergraft.files.folders import verify_manifest, write_atomically
 from evergraft.runs.checkpoint import checkpoints, verify_checkpoint
 from evergraft.runs.environment import RunEnvironment
 from evergraft.runs.layout import CHECKPOINT, CONFIG, ENVIRONMENT, MODEL, RECIPE, RESULT, WEIGHTS
-from evergraft.runs.recipe import Recipe, load_recipe
+from evergraft.runs.recipe import Recipe, load_stored_recipe
 from evergraft.runs.record import read_record
 from evergraft.runs.result import RunResult, read_result
 
@@ -66,7 +66,7 @@ class Run:
         """
         if not (folder / RECIPE).is_file():
             raise EvergraftError(f"{folder} is not a run's folder: it holds no {RECIPE}")
-        return cls(folder, load_recipe(folder / RECIPE, {}))
+        return cls(folder, load_stored_recipe(folder / RECIPE))
 
     @property
     def identity(self) -> str:

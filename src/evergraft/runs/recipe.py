@@ -28,6 +28,8 @@ def _as_texts(value: object) -> object:
 Text = Annotated[str, BeforeValidator(_as_text)]
 Sources = Annotated[list[str], BeforeValidator(_as_texts)]
 LENGTHS = ("steps", "tokens", "minutes")  # a recipe has one of them
+STEPS_AN_UPDATE = 1000  # in 6,000 steps more than five updates did no better (docs/studies.md)
+EARLIER_VALUES = {"initialisation": "normal", "encoder_rate": 1.0}  # of fields that version 0.1.0 had not
 
 
 class TextSettings(Settings):
@@ -53,10 +55,14 @@ class TrainingSettings(Settings):
     batch_size: int = Field(32, ge=1, le=MOST, description="sequences in an optimiser step")
     accumulate: int = Field(1, ge=1, le=MOST, description="parts that a batch is computed in, to save memory")
     learning_rate: float | None = Field(
-        None, gt=0, lt=1, description="peak learning rate (default: by model and density)"
+        None, gt=0, lt=1, description="peak learning rate (default: the dense model's, by its size)"
     )
-    encoder_rate: float = Field(
-        1.0, gt=0, le=1000, description="times that rate is the rate of the encoder's weight matrices, sparse or dense"
+    encoder_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="times that rate is the rate of the encoder's weight matrices, sparse or dense (default: by "
+        "density, 4 at 0.1; 1 where a learning rate is given)",
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean gradient")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the mean squared gradient")
@@ -100,7 +106,10 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
     """
 
     updates: int | None = Field(  # type: ignore[assignment]
-        None, ge=0, le=MOST, description="topology updates; 0 is static (default: 160 for 1x1, else 80)"
+        None,
+        ge=0,
+        le=MOST,
+        description="topology updates; 0 is static (default: one in 1,000 steps, at most 160 for 1x1, else 80)",
     )
     seed: int = Field(0, ge=0, lt=SEEDS, description="seed of everything random")
 
@@ -123,12 +132,16 @@ class Recipe(TrainingSettings, EvolutionConfig, SparsityConfig, TextSettings):
 
     @property
     def updates_or_default(self) -> int:
-        """How many topology updates: as asked, else 160 for 1x1 and 80 for larger blocks, no more than fit."""
+        """How many topology updates: as asked, else one in STEPS_AN_UPDATE steps.
+
+        The paper's 160 for 1x1 and 80 for larger blocks are the most; a run that the clock ends has these.
+        """
         if self.is_dense:
             return 0
         if self.updates is not None:
             return self.updates
-        return min(160 if self.block == (1, 1) else 80, self._most_updates)
+        most = min(160 if self.block == (1, 1) else 80, self._most_updates)
+        return most if self.total_steps is None else min(most, max(1, self.total_steps // STEPS_AN_UPDATE))
 
     @property
     def _most_updates(self) -> int:
@@ -194,6 +207,18 @@ def load_recipe(path: Path | None, overrides: dict[str, Any]) -> Recipe:
         if path and error.name not in overrides:
             raise error.within(path) from None
         raise
+
+
+def load_stored_recipe(path: Path) -> Recipe:
+    """The recipe that a run was begun with, of whatever version: fields that version had not mean what it did.
+
+    Args:
+        path: recipe.yaml of a run's folder, or a study's file of a run.
+
+    Raises:
+        EvergraftError: a file that is missing or not YAML, an unknown field, or a value out of range.
+    """
+    return recipe_from(EARLIER_VALUES | read_yaml(path, "recipe"), path)
 
 
 def with_fields(fields: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class SparsityConfig(Settings):
         "uniform", description="how blocks are shared out among layers"
     )
     initialisation: Annotated[str, AfterValidator(INITIALISATIONS.check), Choices(INITIALISATIONS.names)] = Field(
-        "normal", description="how first values are drawn"
+        "fan_in", description="how first values are drawn"
     )
     initial_std: float | None = Field(
         None,

@@ -10,7 +10,7 @@ import torch
 from evergraft.bert.config import SparseBertConfig, buildable_config
 from evergraft.bert.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.bert.ledger import Ledger, ledger
-from evergraft.bert.sizes import BERT_SIZES, default_learning_rate
+from evergraft.bert.sizes import BERT_SIZES, default_encoder_rate, default_learning_rate
 from evergraft.corpus import Corpus
 from evergraft.corpus.cache import is_prepared
 from evergraft.errors import EvergraftError
@@ -131,11 +131,17 @@ def _resolved(recipe: Recipe, corpus: Corpus, config: SparseBertConfig) -> Recip
         update={
             "model": recipe.model if recipe.model in BERT_SIZES else str(Path(recipe.model).resolve()),
             "vocabulary_size": corpus.vocabulary_size if is_prepared(recipe.corpus) else recipe.vocabulary_size,
-            "learning_rate": recipe.learning_rate or default_learning_rate(config, recipe.density),
+            "learning_rate": recipe.learning_rate or default_learning_rate(config),
+            "encoder_rate": recipe.encoder_rate or _encoder_rate(recipe),
             "dropout": config.hidden_dropout_prob if one_dropout else recipe.dropout,
             "updates": recipe.updates_or_default,
         }
     )
+
+
+def _encoder_rate(recipe: Recipe) -> float:
+    """A learning rate that was asked for is that of all weights, unless a factor was asked for too."""
+    return 1.0 if recipe.learning_rate or recipe.is_dense else default_encoder_rate(recipe.density)
 
 
 def _check_rules(recipe: Recipe) -> None:

@@ -102,8 +102,9 @@ class PretrainingTrainer(Trainer):
         """AdamW, with a learning rate of its own for the encoder's matrices if the recipe has one."""
         if self.optimizer is None:
             super().create_optimizer(model)
-            if self.plan.recipe.encoder_rate != 1:
-                scale_rate(self.optimizer, encoder_matrices(self.model), self.plan.recipe.encoder_rate)
+            factor = self.plan.recipe.encoder_rate
+            if factor is not None and factor != 1:
+                scale_rate(self.optimizer, encoder_matrices(self.model), factor)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
