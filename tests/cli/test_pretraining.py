@@ -40,6 +40,23 @@ def test_pretrain_summary(run, recipe_file, tmp_path):
     assert "tokens/s" in err
 
 
+def test_pretrain_report(run, recipe_file, tmp_path):
+    code, out, _ = run("pretrain", "--recipe", recipe_file, "--output", tmp_path / "run", "--report")
+    assert code == 0
+    assert "Masked words" in out
+    assert f"is {tmp_path / 'run' / 'report.html'}" in out.replace("\n", "")
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_fill(run, finished):
+    code, out, _ = run("fill", finished, "the cat [MASK] the house", "--json")
+    assert code == 0
+    assert len(json.loads(out)["texts"][0]["guesses"][0]) == 3
+    assert "the cat [MASK] the house" in run("fill", finished, "the cat [MASK] the house")[1]
+    assert len(json.loads(run("fill", finished, "--count", 2, "--json")[1])["texts"]) == 2
+    assert "has no [MASK]" in run("fill", finished, "the cat")[2]
+
+
 def test_evaluate(run, finished, text_file):
     expected = json.loads((finished / "result.json").read_text())
     code, out, _ = run("evaluate", finished, "--json")

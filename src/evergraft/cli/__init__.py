@@ -29,6 +29,7 @@ app = typer.Typer(
 for _command in (
     pretraining.pretrain,
     pretraining.evaluate,
+    pretraining.fill,
     pretraining.export,
     finetuning.finetune,
     flops.flops,

@@ -1,4 +1,4 @@
-"""`evergraft pretrain`, `evaluate` and `export`: a run, and what is done with its model."""
+"""`evergraft pretrain`, `evaluate`, `fill` and `export`: a run, and what is done with its model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from evergraft.cli.flags import Device, Json, RunFolder, with_recipe_flags
 from evergraft.cli.output import leave, print_result
 from evergraft.errors import EvergraftError
+from evergraft.runs.layout import REPORT
 from evergraft.runs.recipe import load_recipe
 
 
@@ -20,6 +21,9 @@ def pretrain(
         Path | None, typer.Option(help="The run's folder, new or empty (default: a new one in runs/).")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="A run's folder, or one of its checkpoints, to resume.")] = None,
+    page: Annotated[
+        bool, typer.Option("--report", help="Write a report of charts and tables to the run's folder at the end.")
+    ] = False,
     as_json: Json = False,
     *,
     fields: dict[str, Any],
@@ -38,7 +42,14 @@ def pretrain(
         result = training.resume(resume) if resume else training.pretrain(chosen, output)  # type: ignore[arg-type]
     except training.Interrupted as stopped:
         leave(str(stopped), 128 + stopped.signal_number)
-    print_result(result.to_dict(), as_json, lambda: summarise(result))
+    path = _report(Path(result.run)) if page else None
+    print_result(result.to_dict(), as_json, lambda: summarise(result, path))
+
+
+def _report(run: Path) -> Path | None:
+    from evergraft.study.report import report
+
+    return report([run], output=run / REPORT)[1]
 
 
 def _refuse_beside_resume(given: list[str]) -> None:
@@ -67,6 +78,30 @@ def evaluate(
     from evergraft.training.evaluate import evaluate as measure
 
     print_result(measure(run, corpus, batch_size=batch_size, device=device).to_dict(), as_json)
+
+
+def fill(
+    run: RunFolder,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...", help="Texts with [MASK] in them (default: some of the run's own validation split)."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Inputs of the validation split that are shown.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Let a run's model fill in masked words.
+
+    Without texts these are words of its validation split, which it was not trained on.
+    """
+    from rich.console import Console
+
+    from evergraft.training.fill import fill as guess
+    from evergraft.training.summary import filled_table
+
+    filled = guess(run, texts or None, count=count)
+    print_result({"texts": [one.to_dict() for one in filled]}, as_json, lambda: Console().print(filled_table(filled)))
 
 
 def export(

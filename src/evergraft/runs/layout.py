@@ -15,4 +15,5 @@ MODEL = "model"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in the folder of a model
 TENSORBOARD = "tensorboard"
 FINETUNE = "finetune"
+REPORT = "report.html"
 CHECKPOINT = "checkpoint-"  # followed by the optimiser step after which it was written
