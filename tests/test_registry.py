@@ -14,6 +14,7 @@ from evergraft.evolution.growth import GROWTH_RULES
 from evergraft.registry import Registry
 from evergraft.sparse.allocation import ALLOCATIONS
 from evergraft.sparse.initialisation import INITIALISATIONS
+from evergraft.sparse.placement import PLACEMENTS
 from evergraft.sparse.products import BACKENDS
 from tests.conftest import names
 
@@ -31,6 +32,9 @@ def first(context):
 
 def by_row(layers):
     return {name: [2] * grid.rows for name, grid in layers.items()}
+
+def leftmost(rows, columns, count, rng):
+    return torch.cat([row * columns + torch.arange(held) for row, held in enumerate(count)])
 
 def constant(values, topology, std, generator):
     values.fill_(std)
@@ -52,13 +56,16 @@ first = outside:first
 broken = outside:nothing
 [evergraft.allocation]
 by-row = outside:by_row
+[evergraft.placement]
+leftmost = outside:leftmost
 [evergraft.initialisation]
 constant = outside:constant
 [evergraft.backends]
 slow = outside:slow
 """
 CHOICES = {
-    "prune_by": "oldest", "grow_by": "first", "allocation": "by-row", "initialisation": "constant", "backend": "slow",
+    "prune_by": "oldest", "grow_by": "first", "allocation": "by-row", "placement": "leftmost",
+    "initialisation": "constant", "backend": "slow",
 }  # fmt: skip
 
 
@@ -127,7 +134,8 @@ def test_built_in_names_are_the_files_of_a_package():
     assert "uniform" in ALLOCATIONS.names()
     assert "normal" in INITIALISATIONS.names()
     assert {"cpu", "dense", "gpu"} <= set(BACKENDS.names())
-    for registry in (GROWTH_RULES, ALLOCATIONS, INITIALISATIONS):
+    assert "balanced" in PLACEMENTS.names()
+    for registry in (GROWTH_RULES, ALLOCATIONS, PLACEMENTS, INITIALISATIONS):
         assert all(callable(registry.get(name)) for name in registry.names())
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from evergraft.sparse.conversion import sparsify as sparsify
     from evergraft.sparse.initialisation import INITIALISATIONS as INITIALISATIONS
     from evergraft.sparse.layer import SparseLinear as SparseLinear
+    from evergraft.sparse.placement import PLACEMENTS as PLACEMENTS
     from evergraft.sparse.products import BACKENDS as BACKENDS
     from evergraft.sparse.rates import scale_sparse_rate as scale_sparse_rate
     from evergraft.sparse.topology import BlockTopology as BlockTopology
@@ -50,6 +51,7 @@ _HOMES = {
     "GROWTH_RULES": "evolution.growth",
     "INITIALISATIONS": "sparse.initialisation",
     "Interrupted": "training.pretrain",
+    "PLACEMENTS": "sparse.placement",
     "PRUNING_RULES": "evolution.pruning",
     "Recipe": "runs.recipe",
     "RunResult": "runs.result",

@@ -71,7 +71,7 @@ def test_structure(page, finished_study):
     assert [name for name in structure.ids if not name.startswith("table-")] == SECTIONS
     assert {link.removeprefix("#") for link in structure.links} == set(SECTIONS)
     assert all(load.startswith("data:image/png;base64,") for load in structure.loads)  # nothing comes from elsewhere
-    assert structure.charts == 8
+    assert structure.charts == 10
     assert "Small &lt;study&gt;" in text
     assert "block 5x5 does not divide" in text
     assert "6 of 8" in text
@@ -83,8 +83,8 @@ def test_in_a_browser(page, tmp_path):
     """Every chart is drawn, nothing is asked of the network, and the page is not blank."""
     command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
     dumped = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=240)
-    assert dumped.stdout.count('class="main-svg"') >= 8
-    assert len(re.findall(r'class="[^"]*js-plotly-plot', dumped.stdout)) == 8
+    assert dumped.stdout.count('class="main-svg"') >= 10
+    assert len(re.findall(r'class="[^"]*js-plotly-plot', dumped.stdout)) == 10
     picture = tmp_path / "page.png"
     subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=240)
     pixels = np.asarray(Image.open(picture).convert("RGB"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from evergraft.evolution.group_lasso import apply_group_lasso
 from evergraft.evolution.log import ALL, LOG_FILE
 from evergraft.evolution.updater import LayerUpdate, TopologyUpdater
 from evergraft.files.jsonlines import JsonLines
+from evergraft.sparse.topology import BlockTopology
 
 STATE_FILE = "topology.safetensors"
 
@@ -25,7 +26,9 @@ class TopologyCallback(TrainerCallback):
     """Prunes and grows during training; every update is written to `topology.jsonl` in the output folder.
 
     That file gets a line for each layer, and one whose layer is `all`. They hold the number of blocks pruned and grown,
-    the explored degrees of freedom, and the share of the blocks grown by the update before that this one pruned.
+    the explored degrees of freedom, the share of the blocks grown by the update before that this one pruned, how many
+    blocks were exactly zero before the update, and what is dead after it: the shares of outputs that have no input and
+    of inputs that no output reads.
 
     The updater's state travels in the Trainer's checkpoints, so that `train(resume_from_checkpoint=...)` continues
     exactly. The Trainer does not tell callbacks that folder: it is `checkpoint-STEP` of the output folder, or what
@@ -143,12 +146,14 @@ class TopologyCallback(TrainerCallback):
             "grown": update.grown,
             "explored": update.explored,
             "removed_new_ratio": update.removed_new_ratio,
+            "idle": update.idle,
+            **_dead([self.updater.layers[update.layer].topology]),
         }
 
     def _overall(self, state: TrainerState, report: list[LayerUpdate]) -> dict[str, Any]:
-        pruned, grown, previous, removed = (
+        pruned, grown, previous, removed, idle = (
             sum(getattr(update, name) for update in report)
-            for name in ("pruned", "grown", "previous_grown", "removed_new")
+            for name in ("pruned", "grown", "previous_grown", "removed_new", "idle")
         )
         return {
             "step": state.global_step,
@@ -158,7 +163,18 @@ class TopologyCallback(TrainerCallback):
             "grown": grown,
             "explored": self.updater.explored,
             "removed_new_ratio": removed / previous if previous else None,
+            "idle": idle,
+            **_dead([layer.topology for layer in self.updater.layers.values()]),
         }
+
+
+def _dead(topologies: Sequence[BlockTopology]) -> dict[str, float]:
+    """The shares of dead outputs and inputs over some layers."""
+    return {
+        "empty_rows": sum(each.empty_rows for each in topologies) / sum(each.out_features for each in topologies),
+        "unread_columns": sum(each.unread_columns for each in topologies)
+        / sum(each.in_features for each in topologies),
+    }
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

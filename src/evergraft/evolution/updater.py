@@ -34,6 +34,7 @@ class LayerUpdate:
         explored: share of the layer's block positions that were ever active, this update included.
         previous_grown: blocks that the update before this one had grown.
         removed_new: how many of those this update pruned.
+        idle: blocks that were exactly zero when the update fell due: grown ones whose gradient has always been zero.
     """
 
     layer: str
@@ -42,6 +43,7 @@ class LayerUpdate:
     explored: float
     previous_grown: int
     removed_new: int
+    idle: int
 
     @property
     def removed_new_ratio(self) -> float | None:
@@ -182,12 +184,13 @@ class TopologyUpdater:
         layer = self.layers[name]
         topology = layer.topology  # a new view each time, whose positions are computed once
         pruned = topology.positions[slots]
+        idle = int((layer.values.flatten(1) == 0).all(1).sum())
         replaced, sources = topology.replace(slots, grown)
         carry(self.optimizer, layer.values, sources)
         layer.set_topology(replaced)
         previous_grown, removed_new = self.exploration[name].record(pruned, grown)
         explored = self.exploration[name].explored
-        return LayerUpdate(name, len(pruned), len(grown), explored, previous_grown, removed_new)
+        return LayerUpdate(name, len(pruned), len(grown), explored, previous_grown, removed_new, idle)
 
     @property
     def explored(self) -> float:

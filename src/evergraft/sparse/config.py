@@ -12,6 +12,7 @@ from evergraft.errors import EvergraftError
 from evergraft.settings import SEEDS, Block, Choices, Settings, parse_block
 from evergraft.sparse.allocation import ALLOCATIONS
 from evergraft.sparse.initialisation import INITIALISATIONS
+from evergraft.sparse.placement import PLACEMENTS
 from evergraft.sparse.products import backend_names, check_backend
 
 STACK = ("*.[0-9]*.*",)  # what lies inside a numbered layer of a stack: bert.encoder.layer.0.output.dense
@@ -89,6 +90,7 @@ class SparsityConfig(Settings):
         density: share of the blocks that exist, in (0, 1]; 1 is dense.
         block: (R, C), rows of the output and columns of the input that live and die together.
         allocation: how blocks are shared out among layers, a name of `evergraft.sparse.allocation.ALLOCATIONS`.
+        placement: where the first blocks of a layer lie, a name of `evergraft.sparse.placement.PLACEMENTS`.
         initialisation: how the first values are drawn, a name of `evergraft.sparse.initialisation.INITIALISATIONS`.
         initial_std: standard deviation of the first values; None is 0.02, or what a BERT's `initializer_range` says.
         include, exclude: shell patterns (`*`, `?`, `[...]`) of module names; those excluded are dense even if included.
@@ -112,6 +114,9 @@ class SparsityConfig(Settings):
     block: Block = Field((16, 16), description="rows x columns of a block; 1x1 is unstructured")
     allocation: Annotated[str, AfterValidator(ALLOCATIONS.check), Choices(ALLOCATIONS.names)] = Field(
         "uniform", description="how blocks are shared out among layers"
+    )
+    placement: Annotated[str, AfterValidator(PLACEMENTS.check), Choices(PLACEMENTS.names)] = Field(
+        "random", description="where the first blocks of a layer lie"
     )
     initialisation: Annotated[str, AfterValidator(INITIALISATIONS.check), Choices(INITIALISATIONS.names)] = Field(
         "fan_in", description="how first values are drawn"

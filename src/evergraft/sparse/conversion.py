@@ -57,7 +57,7 @@ def sparsify(
         config: how the model is to be sparse; or its density, in (0, 1].
         block: (R, C), rows of the output and columns of the input, if no record is given.
         settings: the fields of `SparsityConfig` by keyword, if no record is given: `density`, `include`, `exclude`,
-            `overrides`, `allocation`, `initialisation`, `initial_std`, `seed`, `backend`.
+            `overrides`, `allocation`, `placement`, `initialisation`, `initial_std`, `seed`, `backend`.
 
     Raises:
         EvergraftError: nothing matches, a block does not divide every match, a weight is shared with another module or
@@ -138,7 +138,7 @@ def _sparse(name: str, dense: nn.Module, count: Count, config: SparsityConfig) -
     rng = random_generator(config.seed, name)
     weight, bias = dense.get_parameter("weight"), dense.bias
     _, block = config.of_layer(name)
-    topology = BlockTopology.random_count(*_shape(dense), block, count, rng)
+    topology = BlockTopology.random_count(*_shape(dense), block, count, rng, config.placement)
     layer = SparseLinear(topology, bias is not None, config.backend, weight.device, weight.dtype)
     if not weight.is_meta:
         generator = torch.Generator(weight.device).manual_seed(int(rng.integers(2**63)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evergraft.errors import EvergraftError
+from evergraft.errors import EvergraftError, naming
+from evergraft.sparse.allocation import Count, total
 from evergraft.sparse.grid import active_count, block_grid
+from evergraft.sparse.placement import PLACEMENTS
 
 INDICES = ("row_offsets", "columns", "transposed_offsets", "transposed_order")  # in the order of `tensors()`
 
@@ -121,28 +122,30 @@ class BlockTopology:
         out_features: int,
         in_features: int,
         block: tuple[int, int],
-        count: int | Sequence[int],
+        count: Count,
         rng: np.random.Generator,
+        placement: str = "random",
     ) -> BlockTopology:
-        """Draw a given count of blocks uniformly at random.
+        """Place a given count of blocks, by default uniformly at random.
 
         Args:
             out_features, in_features: rows and columns of the matrix.
             block: (R, C), which must divide the matrix.
             count: how many blocks the whole matrix has, or how many each block row has, in order.
             rng: the generator that they are drawn from.
+            placement: a name of `evergraft.sparse.placement.PLACEMENTS`.
 
         Raises:
-            EvergraftError: as `from_positions`, or a sequence that does not hold one count for each block row.
+            EvergraftError: as `from_positions`, a sequence that does not hold one count for each block row, or a
+                placement that is unknown or places another number of blocks.
         """
         rows, columns = block_grid(out_features, in_features, block)
-        if isinstance(count, int):
-            positions = rng.choice(rows * columns, size=count, replace=False, shuffle=False)
-        elif len(count) == rows:
-            chosen = [rng.choice(columns, size=size, replace=False, shuffle=False) for size in count]
-            positions = np.concatenate([row * columns + columns_of for row, columns_of in enumerate(chosen)])
-        else:
+        if not isinstance(count, int) and len(count) != rows:
             raise EvergraftError(f"expected a count for each of {rows} block rows; got {len(count)} counts")
+        with naming(f"{PLACEMENTS.kind} {placement!r}"):
+            positions = np.asarray(PLACEMENTS.get(placement)(rows, columns, count, rng))
+            if len(positions) != total(count):
+                raise EvergraftError(f"{len(positions)} blocks were placed, expected {total(count)}")
         return cls.from_positions(out_features, in_features, block, torch.from_numpy(positions))
 
     @property
@@ -179,6 +182,16 @@ class BlockTopology:
     def positions(self) -> Tensor:
         """int64 [active]: the position of each slot, ascending."""
         return self.rows * (self.transposed_offsets.shape[0] - 1) + self.columns
+
+    @property
+    def empty_rows(self) -> int:
+        """Rows of the matrix that hold no block: outputs without an input, which are the bias alone."""
+        return int((self.row_offsets.diff() == 0).sum()) * self.block[0]
+
+    @property
+    def unread_columns(self) -> int:
+        """Columns of the matrix that hold no block: inputs that the layer does not read."""
+        return int((self.transposed_offsets.diff() == 0).sum()) * self.block[1]
 
     def mask(self) -> Tensor:
         """The dense boolean mask [out_features, in_features]; for tests and pictures, never used in training."""

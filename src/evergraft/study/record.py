@@ -47,12 +47,16 @@ class LoggedUpdate(NamedTuple):
         layer: the layer's name, or `all`.
         explored: share of the weights that were ever active.
         removed_new_ratio: share of the blocks grown by the update before that this one pruned; None for the first.
+        empty_rows, unread_columns: shares of the outputs that have no input and of the inputs that no output reads,
+            after the update; None in logs of version 0.1.0.
     """
 
     step: int
     layer: str
     explored: float
     removed_new_ratio: float | None
+    empty_rows: float | None = None
+    unread_columns: float | None = None
 
 
 Line = TypeVar("Line", LoggedSteps, LoggedUpdate)
@@ -171,12 +175,12 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _lines(path: Path, kind: type[Line], where: str) -> list[Line]:
-    """The lines of a log that hold the key `where`, each of which must then hold all that `kind` has."""
+    """The lines of a log that hold the key `where`, each of which must then hold all of `kind` that has no default."""
     lines = []
     for number, entry in enumerate(JsonLines(path), 1):
         if where not in entry:
             continue
-        if lacking := sorted(set(kind._fields) - entry.keys()):
+        if lacking := sorted(set(kind._fields) - kind._field_defaults.keys() - entry.keys()):
             raise EvergraftError(f"{path} is torn: line {number} lacks {', '.join(lacking)}; remove that line")
-        lines.append(kind(**{name: entry[name] for name in kind._fields}))
+        lines.append(kind(**{name: entry[name] for name in kind._fields if name in entry}))
     return lines

@@ -56,7 +56,8 @@ SECTIONS = (
         "exploration",
         "Exploration",
         "Explored degrees of freedom: the share of weights that were ever active. Removed-new ratio: the share of "
-        "the blocks grown at one update that the next one pruned. Both of the first seed.",
+        "the blocks grown at one update that the next one pruned. Where blocks are high, some inputs of a layer are "
+        "read by none of them, and some outputs have no input: such units learn nothing. All of the first seed.",
     ),
     Section("transfer", "Fine-tuning"),
     Section("memory", "Memory"),

@@ -81,7 +81,9 @@ def first_topologies(record: RunRecord, last: Mapping[str, BlockTopology]) -> di
     shapes = {name: (topology.out_features, topology.in_features) for name, topology in last.items()}
     counts = allocate(shapes, config)
     return {
-        name: BlockTopology.random_count(*shape, last[name].block, counts[name], random_generator(config.seed, name))
+        name: BlockTopology.random_count(
+            *shape, last[name].block, counts[name], random_generator(config.seed, name), config.placement
+        )
         for name, shape in shapes.items()
     }
 
