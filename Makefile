@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	touch $@
 
 pretrain: env  ## Pre-train a small sparse BERT on the docstrings of this machine: some minutes on two cores.
-	$(BIN)/evergraft pretrain --recipe recipes/first.yaml
+	$(BIN)/evergraft pretrain --recipe recipes/first.yaml --report
 
 test: env  ## The fast tests: under ten minutes on two cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
