@@ -88,7 +88,7 @@ def fill(
             metavar="[TEXT]...", help="Texts with [MASK] in them (default: some of the run's own validation split)."
         ),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Inputs of the validation split that are shown.")] = 4,
+    count: Annotated[int, typer.Option(min=1, help="Inputs of the validation split that are shown.")] = 6,
     as_json: Json = False,
 ) -> None:
     """Let a run's model fill in masked words.

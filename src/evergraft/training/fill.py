@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +47,13 @@ class FilledText(Record):
     answers: list[str] | None = Field(None, description="the words that were hidden, where they are known")
 
 
-def fill(run_folder: Path, texts: Sequence[str] | None = None, *, count: int = 4) -> list[FilledText]:
+def fill(run_folder: Path, texts: Sequence[str] | None = None, *, count: int = 6) -> list[FilledText]:
     """Let a finished run's model fill in masked words.
 
     Args:
         run_folder: the folder of a finished run.
         texts: each with at least one [MASK]; by default `count` inputs of the run's own validation split, text that it
-            was not trained on, each with one word masked. Words that take several pieces are not masked there.
+            was not trained on, each with one word masked, which is one piece and made of letters.
         count: how many inputs of the validation split are taken.
 
     Returns:
@@ -94,11 +94,8 @@ def _validation_inputs(run: Run, tokenizer: Tokenizer) -> Iterator[Input]:
     pairs = SentencePairs(corpus, corpus.validation, run.recipe.sequence_length)
     for index in generator(Purpose.ORDER, VALIDATION_SEED, 0).permutation(len(pairs)).tolist():
         pair = pairs.pair(VALIDATION_SEED, 0, index)
-        words = [
-            place
-            for place in _whole_words(pair.token_ids, corpus.continuation)
-            if _tells(_piece(tokenizer, pair.token_ids[place]))
-        ]
+        whole = _whole_words(pair.token_ids, corpus.continuation)
+        words = [place for place in whole if _piece(tokenizer, pair.token_ids[place]).isalpha()]
         if words and pair.label == NEXT:
             place = words[int(generator(Purpose.MASK, VALIDATION_SEED, 0, index).integers(len(words)))]
             answer, masked = _piece(tokenizer, pair.token_ids[place]), pair.token_ids.copy()
@@ -116,15 +113,11 @@ def _piece(tokenizer: Tokenizer, token: int) -> str:
     return tokenizer.id_to_token(int(token)) or ""
 
 
-def _tells(word: str) -> bool:
-    """Whether a word is worth guessing: neither punctuation, a number nor the shortest of words."""
-    return word.isalpha() and len(word) > 3
-
-
 def _text(ids: np.ndarray, tokenizer: Tokenizer) -> str:
-    """Tokens as text: pieces joined to words, and of the special tokens [MASK] alone."""
+    """Tokens as text: pieces joined to words, but for a rest of a word at the start; of special tokens [MASK] alone."""
     hidden = {*special_ids(tokenizer)} - {special_ids(tokenizer).mask}
-    return " ".join(_piece(tokenizer, token) for token in ids.tolist() if token not in hidden).replace(" ##", "")
+    pieces = [_piece(tokenizer, token) for token in ids.tolist() if token not in hidden]
+    return " ".join(dropwhile(lambda piece: piece.startswith("##"), pieces)).replace(" ##", "")
 
 
 @torch.inference_mode()
