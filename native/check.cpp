@@ -1,6 +1,6 @@
-// Runs the products and the kernels of dropout, attention and GELU on shapes of every kind, compares them with their
-// plain definitions, and exits with 1 if one differs, or with 77 if this machine cannot run it. `make sanitize` builds
-// it with the address and undefined-behaviour sanitizers, once for each instruction set.
+// Runs the products, the feed-forward network and the kernels of dropout, attention and GELU on shapes of every kind,
+// compares them with their plain definitions, and exits with 1 if one differs, or with 77 if this machine cannot run
+// it. `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set.
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -242,6 +242,58 @@ template <class S> void check_gelu(int64_t n) {
   if (!good) differ("GELU", 1, n);
 }
 
+// The feed-forward network and its gradients against the products and the GELU one after another, whose sums of weights
+// are the same bit for bit. Every second time some gradients are not asked for.
+template <class S> void check_feed_forward(const Blocks& first, const Blocks& second, int64_t tokens, int count) {
+  const Topology &up = first.t, &down = second.t;
+  const int64_t in = up.block_columns * up.width, hidden = up.block_rows * up.height;
+  const int64_t out = down.block_rows * down.height, xs = in + 3, gs = out + 3;
+  const int64_t up_weights = up.active * up.height * up.width, down_weights = down.active * down.height * down.width;
+  const Threads threads{nullptr, count};
+  const int dtype = sizeof(S) == 4 ? FLOAT32 : BFLOAT16;
+  auto x = random<S>(tokens * xs), grad = random<S>(tokens * gs), up_values = random<S>(up_weights),
+       down_values = random<S>(down_weights), up_bias = random<S>(hidden), down_bias = random<S>(out);
+  auto numbers = [](int64_t n) { return std::unique_ptr<S[]>(new S[n]()); };
+  auto h0 = numbers(tokens * hidden), a = numbers(tokens * hidden), slope = numbers(tokens * hidden),
+       d = numbers(tokens * hidden), y0 = numbers(tokens * out), dx0 = numbers(tokens * in), du0 = numbers(up_weights),
+       dd0 = numbers(down_weights);
+  evergraft_forward(&up, x.get(), xs, up_values.get(), up_bias.get(), h0.get(), tokens, dtype, &threads);
+  evergraft_gelu(h0.get(), a.get(), slope.get(), tokens * hidden, dtype, &threads);
+  evergraft_forward(&down, a.get(), hidden, down_values.get(), down_bias.get(), y0.get(), tokens, dtype, &threads);
+  evergraft_input_gradient(&down, grad.get(), gs, down_values.get(), d.get(), tokens, dtype, &threads);
+  std::vector<double> bias0(hidden);
+  for (int64_t i = 0; i < tokens * hidden; i++) {
+    narrow(widen(d[i]) * widen(slope[i]), &d[i]);
+    bias0[i % hidden] += widen(d[i]);
+  }
+  evergraft_input_gradient(&up, d.get(), hidden, up_values.get(), dx0.get(), tokens, dtype, &threads);
+  evergraft_weight_gradient(&up, d.get(), hidden, x.get(), xs, du0.get(), tokens, dtype, &threads);
+  evergraft_weight_gradient(&down, grad.get(), gs, a.get(), hidden, dd0.get(), tokens, dtype, &threads);
+
+  bool good = true;
+  auto same = [&](const std::unique_ptr<S[]>& got, const std::unique_ptr<S[]>& want, int64_t n) {
+    good &= n == 0 || !memcmp(got.get(), want.get(), n * sizeof(S));
+  };
+  for (bool all : {true, false}) {
+    auto h = numbers(tokens * hidden), y = numbers(tokens * out), dx = numbers(tokens * in), du = numbers(up_weights),
+         dd = numbers(down_weights), bias = numbers(hidden);
+    good &= OK == evergraft_feed_forward(&up, &down, x.get(), xs, up_values.get(), up_bias.get(), down_values.get(),
+                                         down_bias.get(), all ? h.get() : nullptr, y.get(), tokens, dtype, &threads);
+    good &= OK == evergraft_feed_forward_backward(&up, &down, grad.get(), gs, x.get(), xs, h0.get(), up_values.get(),
+                                                  down_values.get(), all ? dx.get() : nullptr, du.get(),
+                                                  all ? bias.get() : nullptr, all ? dd.get() : nullptr, tokens, dtype,
+                                                  &threads);
+    same(y, y0, tokens * out);
+    same(du, du0, up_weights);
+    if (!all) continue;
+    same(h, h0, tokens * hidden);
+    same(dx, dx0, tokens * in);
+    same(dd, dd0, down_weights);
+    compare("gradient of a feed-forward network's bias", up, tokens, bias.get(), bias0);
+  }
+  if (!good) differ("feed-forward network", tokens, hidden);
+}
+
 // Not inlined, because the code that a sanitizer puts at the start of a function with arrays may use the very
 // instructions that main asks about.
 __attribute__((noinline)) int check_all() {
@@ -268,6 +320,19 @@ __attribute__((noinline)) int check_all() {
     Blocks blocks(810, 790, 1, 1, 0.1);
     check<float>(blocks, tokens, 0);
     check<Bf16>(blocks, tokens, 3);
+    cases += 2;
+  }
+  for (auto& side : sides)
+    for (int64_t tokens : {0, 1, 37, 130, 600}) {
+      const Blocks up(9, 4, side[0], side[1], 0.3), down(5, side[0] * 9, side[1], 1, 0.3);
+      check_feed_forward<float>(up, down, tokens, 1);
+      check_feed_forward<Bf16>(up, down, tokens, 3);
+      cases += 2;
+    }
+  for (int64_t tokens : {400, 421}) {
+    const Blocks up(810, 200, 1, 1, 0.1), down(200, 810, 1, 1, 0.1);
+    check_feed_forward<float>(up, down, tokens, 2);
+    check_feed_forward<Bf16>(up, down, tokens, 1);
     cases += 2;
   }
   for (int64_t rows : {0, 1, 3, 300})

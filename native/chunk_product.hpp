@@ -7,20 +7,19 @@ namespace evergraft {
 
 constexpr int WEIGHTS_A_COPY = 1 << 19;  // more than these are copied in two parts
 
-// `rows` is in row-major order. Outputs come in parts, so that their sums stay in the level-2 cache (L2) and the copy
-// of the weights takes no more than half of what a large layer holds.
-template <class S> void multiply_by_chunks(const Index& rows, bool transposed, const S* values, const Task<S>& task) {
-  using W = std::conditional_t<Multiplier<S>::NEIGHBOURS == 2, S, float>;
-  constexpr int NEIGHBOURS = Multiplier<S>::NEIGHBOURS, T = NEIGHBOURS * STEP;
-  const TokenWords<S> x{task.x};
-  const int64_t ins = transposed ? rows.rows : rows.columns, outs = transposed ? rows.columns : rows.rows;
-  const int64_t chunks = (ins + CHUNK - 1) / CHUNK, weights = rows.offsets[rows.rows];
-  const int64_t parts =
-      std::max<int64_t>((outs * T * 4 + OUTER_BYTES - 1) / OUTER_BYTES, weights > WEIGHTS_A_COPY ? 2 : 1);
-  const int64_t a_part = round_up((outs + parts - 1) / parts, GROUP);
-  for (int64_t first = 0; first < outs; first += a_part) {
-    const int count = (int)std::min(a_part, outs - first);
-    const ChunkedWeights<W> chunked(rows, transposed, values, first, count);
+// The weights of outputs first ... first + count, and how they are multiplied.
+template <class S> class ChunkedPart {
+ public:
+  static constexpr int NEIGHBOURS = Multiplier<S>::NEIGHBOURS, T = NEIGHBOURS * STEP;  // T: the tokens of a tile
+
+  ChunkedPart(const Index& rows, bool transposed, const S* values, int64_t first, int count)
+      : ins(transposed ? rows.rows : rows.columns), first(first), count(count),
+        chunked(rows, transposed, values, first, count) {}
+
+  // Computes the part's outputs of y.
+  void multiply(const Task<S>& task) const {
+    const TokenWords<S> x{task.x};
+    const int64_t chunks = (ins + CHUNK - 1) / CHUNK;
     parallel(task.threads, (task.tokens + T - 1) / T, [&](int64_t i) {
       const int64_t t0 = i * T, step = (int64_t)task.threads.count * T;
       float* tile = tile_buffer.at_least(NOTHING + STEP);
@@ -41,6 +40,24 @@ template <class S> void multiply_by_chunks(const Index& rows, bool transposed, c
       unpack(sums, T, count, task.bias, task.y, t0, task.tokens, first, task.past_caches());
     });
   }
+
+ private:
+  using Weight = std::conditional_t<NEIGHBOURS == 2, S, float>;
+  int64_t ins, first;
+  int count;
+  ChunkedWeights<Weight> chunked;
+};
+
+// Calls work(part) for each part of the outputs, one after another. There are as many parts as it takes for the sums of
+// one to stay in the level-2 cache (L2), and for its copy of weights to be no more than half of what a large layer
+// holds. `rows` is in row-major order.
+template <class S, class F> void each_part(const Index& rows, bool transposed, const S* values, F work) {
+  const int64_t outs = transposed ? rows.columns : rows.rows, weights = rows.offsets[rows.rows];
+  const int64_t sums = outs * ChunkedPart<S>::T * 4;
+  const int64_t parts = std::max<int64_t>((sums + OUTER_BYTES - 1) / OUTER_BYTES, weights > WEIGHTS_A_COPY ? 2 : 1);
+  const int64_t a_part = round_up((outs + parts - 1) / parts, GROUP);
+  for (int64_t first = 0; first < outs; first += a_part)
+    work(ChunkedPart<S>(rows, transposed, values, first, (int)std::min(a_part, outs - first)));
 }
 
 }  // namespace evergraft

@@ -106,9 +106,8 @@ void gather_token_pairs(const Index& index, int outs, const Task<Bf16>& task, in
   gather_product<Registers>(index, outs, words_a_token, task, T, step ? step : T, fill, run);
 }
 
-// GATHER_PAIRS.
-inline void multiply_by_gather_pairs(const Index& index, int outs, const Bf16* values, const Task<Bf16>& task) {
-  const float* words = pair_blocks(index, outs, values);
+// GATHER_PAIRS, with the words of pair_blocks.
+inline void multiply_by_gather_pairs(const Index& index, int outs, const float* words, const Task<Bf16>& task) {
   auto run = [&](const float* tile, int, int T, int64_t r, float* out) {
     gather_pairs(tile, T, index.row(r), outs, words + pairs_before(index, r) * outs, out);
   };
@@ -119,12 +118,10 @@ inline void multiply_by_gather_pairs(const Index& index, int outs, const Bf16* v
 #if defined(__AMX_BF16__)
 inline thread_local Buffer<float> inputs_buffer;
 
-// GATHER_PAIR_TILES.
-inline void multiply_by_gather_pair_tiles(const Index& index, int outs, const Bf16* values, const Task<Bf16>& task) {
+// GATHER_PAIR_TILES, with the words of group_blocks.
+inline void multiply_by_gather_pair_tiles(const Index& index, int outs, const float* words, const int64_t* starts,
+                                          const Task<Bf16>& task) {
   using Kernel = GatherPairTiles;
-  std::unique_ptr<int64_t[]> starts(new (std::nothrow) int64_t[index.rows + 1]);
-  if (!starts) throw OUT_OF_MEMORY;
-  const float* words = group_blocks(index, outs, values, starts.get());
   auto run = [&](const float* tile, int t, int T, int64_t r, float* out) {
     const BlockRow row = index.row(r);
     float* inputs = inputs_buffer.at_least((int64_t)Kernel::groups(row.count) * Kernel::PAIRS * Kernel::TOKENS);

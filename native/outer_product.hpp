@@ -1,6 +1,7 @@
 // The gradient of the weights: gradient += rows^T x at the active blocks, summed over tokens.
 #pragma once
 #include "amx.hpp"
+#include "dispatch.hpp"
 #include "outer.hpp"
 #include "squares.hpp"
 #include "task.hpp"
@@ -27,17 +28,17 @@ template <class Source> struct OuterTask {
   BlockShape block;
   Source rows, x;
   int64_t tokens, words;  // words: of the tokens of a feature
+  int T;                  // words of a tile
   float* gradient;
   const Threads& threads;
 };
 
 // By a kernel: Columns, Squares, OuterTiles or OuterRowTiles.
-//   bytes: of a tile.
-template <class Kernel, class Source> void add_outer_product(const OuterTask<Source>& task, int64_t bytes) {
+template <class Kernel, class Source> void add_outer_product(const OuterTask<Source>& task) {
   const Index& index = task.index;
   const BlockShape block = task.block;
   const int64_t tokens = task.tokens, tall = index.rows * block.outs, wide = index.columns * block.ins;
-  const int T = tile_tokens(round_up(wide, LANES), task.words, Threads{nullptr, 1}, STEP, bytes);
+  const int T = task.T;
   // A share is a run of block rows with about as many blocks as any other; it starts where a group of features does.
   int64_t per_group = round_up(GROUP, block.outs);
   if (per_group % LANES) per_group = (int64_t)LANES * block.outs;
@@ -82,5 +83,71 @@ template <class F> void with_tokens_a_vector(int P, F f) {
   if constexpr (LANES >= 16)
     if (P == 16) f(std::integral_constant<int, 16>{});
 }
+
+// The gradient [active, R, C] of the weights of a layer, the blocks of grad^T x, summed in fp32 over any number of runs
+// of tokens.
+template <class S> class WeightGradient {
+  using Mac = Multiplier<S>;
+  static constexpr int NEIGHBOURS = Mac::NEIGHBOURS;
+
+ public:
+  // tokens: of all runs.  sums: begins at zero.
+  WeightGradient(const Topology& t, int64_t tokens, float* sums)
+      : height((int)t.height), width((int)t.width), active(t.active), product(outer_product<S>(t)),
+        kernel(choose(OUTER_PRODUCTS, product)), squares(kernel == SQUARES || kernel == OUTER_TILES),
+        mirrored((squares || product.tie) == product.filled_by_rows), index(mirrored ? by_columns(t) : by_rows(t)),
+        sums(sums) {
+    const int64_t wide = index.columns * (mirrored ? height : width);
+    const int64_t bytes = squares ? TILE_BYTES : OUTER_BYTES;
+    T = tile_tokens(round_up(wide, LANES), in_words(tokens), Threads{nullptr, 1}, STEP, bytes);
+    std::fill_n(sums, active * height * width, 0.0f);
+  }
+
+  // How many tokens a tile holds. Sums are the same for all runs of a multiple of it.
+  int64_t tile() const { return (int64_t)T * NEIGHBOURS; }
+
+  // Adds a run of tokens.
+  void add(Matrix<const S> grad, Matrix<const S> x, int64_t tokens, const Threads& threads) {
+    const BlockShape block = mirrored ? BlockShape{width, height, 0, 0} : BlockShape{height, width, 0, 0};
+    const TokenWords<S> rows{mirrored ? x : grad}, others{mirrored ? grad : x};
+    const OuterTask<TokenWords<S>> task{index, block, rows, others, tokens, in_words(tokens), T, sums, threads};
+    with_tokens_a_vector(product.tokens_a_vector, [&](auto p) {
+      constexpr int P = decltype(p)::value;
+      switch (kernel) {
+#if defined(__AMX_BF16__)
+        case OUTER_TILES:
+          if constexpr (P == 1 && NEIGHBOURS == 2) add_outer_product<OuterTiles>(task);
+          return;
+        case OUTER_ROW_TILES:
+          if constexpr (P == 1 && NEIGHBOURS == 2) add_outer_product<OuterRowTiles>(task);
+          return;
+#endif
+        case SQUARES:
+          if constexpr (P <= 4) add_outer_product<Squares<Mac, P>>(task);
+          return;
+        default: return add_outer_product<Columns<Mac, P>>(task);  // COLUMNS
+      }
+    });
+  }
+
+  // Puts the sums of each block into their order.
+  void finish(const Threads& threads) {
+    if (mirrored == squares && height > 1 && width > 1) transpose_blocks(sums, active, height, width, threads);
+  }
+
+ private:
+  static int64_t in_words(int64_t tokens) { return (tokens + NEIGHBOURS - 1) / NEIGHBOURS; }
+
+  int height, width;
+  int64_t active;
+  OuterProduct product;
+  OuterKernel kernel;
+  // SQUARES and OUTER_TILES take the filled side as the inputs of a block, the other kernels as its outputs. Where both
+  // sides fill vectors equally, the outputs are those of the larger matrix, because the inputs are read at random.
+  bool squares, mirrored;
+  Index index;
+  float* sums;
+  int T;  // words of a tile
+};
 
 }  // namespace evergraft

@@ -67,6 +67,8 @@ template <class F> int guarded(F work) {
     work();
   } catch (Status status) {
     return status;
+  } catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
   }
   return OK;
 }

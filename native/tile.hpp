@@ -121,9 +121,28 @@ void write_rows(const float* sums, int stride, int64_t tokens, int count, const 
   }
 }
 
+// Writes `count` features of `tokens` tokens, one token a vector. `bias`, unless null, is added.
+template <class S> EG_INLINE void write_square(Vec* v, int count, int tokens, const float* bias, Matrix<S> y) {
+  if (bias) {
+    const Vec b = get(bias, count);
+    EG_UNROLL_FOR (int i = 0; i < LANES; i++) v[i] += b;
+  }
+  if (count == LANES && tokens == LANES)
+    EG_UNROLL_FOR (int i = 0; i < LANES; i++) store(y.data + i * y.stride, v[i]);
+  else
+    for (int i = 0; i < tokens; i++) put(y.data + i * y.stride, v[i], count);
+}
+
+// Loads LANES features from f on of LANES tokens from t on out of a tile in fp32, one token a vector. Features past
+// `count` are zero.
+EG_INLINE void load_tokens(const float* tile, int T, int count, int f, int t, Vec* v) {
+  EG_UNROLL_FOR (int i = 0; i < LANES; i++) v[i] = f + i < count ? load(tile + (int64_t)(f + i) * T + t) : Vec{};
+  interleave<LANES>(v);
+}
+
 // Writes the first `count` features of a tile in fp32 to the features from f0 on of the tokens from t0 on. `bias`,
-// unless null, is added. Rows are first put together elsewhere, so that whole cache lines are written one after
-// another: past the caches, half lines are slow.
+// unless null, is added. To write past the caches, rows are first put together elsewhere, so that whole cache lines are
+// written one after another: half lines are slow there.
 template <class S>
 void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y, int64_t t0, int64_t tokens, int64_t f0,
             bool past_caches) {
@@ -133,14 +152,17 @@ void unpack(const float* tile, int T, int count, const float* bias, Matrix<S> y,
   for (int f = 0; f < count; f += FEATURES) {
     const int n = std::min(FEATURES, count - f);
     for (int t = 0; t < T_used; t += LANES) {
+      const int used = std::min(LANES, T_used - t);
+      const Matrix<S> to{y.data + (t0 + t) * y.stride + f0 + f, y.stride};
+      const float* b = bias ? bias + f0 + f : nullptr;
       for (int g = 0; g < n; g += LANES) {
         Vec v[LANES];
-        EG_UNROLL_FOR (int i = 0; i < LANES; i++) v[i] = g + i < n ? load(tile + (int64_t)(f + g + i) * T + t) : Vec{};
-        interleave<LANES>(v);
-        EG_UNROLL_FOR (int i = 0; i < LANES; i++) store(rows + i * FEATURES + g, v[i]);
+        load_tokens(tile, T, count, f + g, t, v);
+        if (past_caches)
+          EG_UNROLL_FOR (int i = 0; i < LANES; i++) store(rows + i * FEATURES + g, v[i]);
+        else write_square(v, std::min(LANES, n - g), used, b ? b + g : nullptr, Matrix<S>{to.data + g, to.stride});
       }
-      const Matrix<S> to{y.data + (t0 + t) * y.stride + f0 + f, y.stride};
-      write_rows(rows, FEATURES, std::min(LANES, T_used - t), n, bias ? bias + f0 + f : nullptr, to, past_caches);
+      if (past_caches) write_rows(rows, FEATURES, used, n, b, to, true);
     }
   }
 }

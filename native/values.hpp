@@ -5,8 +5,6 @@
 
 namespace evergraft {
 
-inline thread_local Buffer<float> values_buffer;
-
 inline const float* in_fp32(const float* values, int64_t, Buffer<float>&) { return values; }
 inline const float* in_fp32(const Bf16* values, int64_t n, Buffer<float>& buffer) {
   float* to = buffer.at_least(n);
@@ -25,8 +23,8 @@ inline float as_word(Bf16 first, Bf16 second) {
 inline int64_t pairs_before(const Index& index, int64_t r) { return (index.offsets[r] + r + 1) / 2; }
 
 // The weights of blocks one input wide, for GATHER_PAIRS: those of every two blocks of a row as words [pair][outs].
-inline const float* pair_blocks(const Index& index, int outs, const Bf16* values) {
-  float* words = values_buffer.at_least((pairs_before(index, index.rows) + 1) * outs);
+inline const float* pair_blocks(const Index& index, int outs, const Bf16* values, Buffer<float>& buffer) {
+  float* words = buffer.at_least((pairs_before(index, index.rows) + 1) * outs);
   for (int64_t r = 0; r < index.rows; r++) {
     const BlockRow row = index.row(r);
     float* to = words + pairs_before(index, r) * outs;
@@ -42,12 +40,13 @@ inline const float* pair_blocks(const Index& index, int outs, const Bf16* values
 #if defined(__AMX_BF16__)
 // Puts the weights of each block row into the order in which GATHER_PAIR_TILES takes them; those of block row r begin
 // at starts[r].
-inline const float* group_blocks(const Index& index, int outs, const Bf16* values, int64_t* starts) {
+inline const float* group_blocks(const Index& index, int outs, const Bf16* values, int64_t* starts,
+                                 Buffer<float>& buffer) {
   constexpr int BLOCKS = GatherPairTiles::BLOCKS, PAIRS = GatherPairTiles::PAIRS;
   starts[0] = 0;
   for (int64_t r = 0; r < index.rows; r++)
     starts[r + 1] = starts[r] + (int64_t)GatherPairTiles::groups(index.row(r).count) * PAIRS * outs;
-  float* words = values_buffer.at_least(starts[index.rows]);
+  float* words = buffer.at_least(starts[index.rows]);
   std::fill_n(words, starts[index.rows], 0.0f);
   for (int64_t r = 0; r < index.rows; r++) {
     const BlockRow row = index.row(r);
@@ -69,10 +68,11 @@ struct WordBlocks {
 
 // The weights of every two neighbouring inputs of a block as a word: as they lie where that serves, else copied to
 // [ins / 2][outs].
-inline WordBlocks pair_inputs(int64_t active, BlockShape block, const Bf16* values, bool outs_adjacent) {
+inline WordBlocks pair_inputs(int64_t active, BlockShape block, const Bf16* values, bool outs_adjacent,
+                              Buffer<float>& buffer) {
   if (block.in_step == 1 && !outs_adjacent)
     return {(const float*)values, {block.outs, block.ins / 2, block.out_step / 2, 1}};
-  float* words = values_buffer.at_least(active * block.area() / 2);
+  float* words = buffer.at_least(active * block.area() / 2);
   float* to = words;
   for (const Bf16* v = values; v < values + active * block.area(); v += block.area())
     for (int i = 0; i < block.ins; i += 2)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 
 import pytest
 import torch
 from torch import nn
 from transformers import BertConfig, BertForPreTraining
 from transformers.activations import GELUActivation
-from transformers.models.bert.modeling_bert import BertSelfAttention, BertSelfOutput
+from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention, BertSelfOutput
 
+from evergraft import sparsify
 from evergraft.bert.lean import LeanOutput, use_lean_modules
 from evergraft.kernels.dropout import Dropout
 from evergraft.kernels.gelu import Gelu
+from evergraft.kernels.native import runnable_tiers
+from evergraft.sparse.products.cpu import CpuBackend
 
 SIZES = {
     "num_hidden_layers": 2,
@@ -144,3 +148,71 @@ def test_compiles_whole(dtype):
     compiled = torch.compile(lean, backend="eager", fullgraph=True)
     for expected, got in zip(*(loss_and_gradients(m, inputs, dtype) for m in (lean, compiled)), strict=True):
         torch.testing.assert_close(got, expected, rtol=2e-2, atol=2e-3 if dtype == torch.bfloat16 else 1e-5)
+
+
+def sparse_pair(dropout=0.0):
+    """A sparse BERT with lean modules, and a copy whose layers do not compute their feed-forward network at once."""
+    together = bert(dropout)
+    use_lean_modules(together)
+    sparsify(together, density=0.25, block=(16, 1))
+    apart = copy.deepcopy(together)
+    for layer in apart.bert.encoder.layer:
+        layer.feed_forward_chunk = MethodType(BertLayer.feed_forward_chunk, layer)
+    return together, apart
+
+
+def calls(monkeypatch):
+    """A list that grows with each feed-forward network that the native backend computes at once."""
+    found, forward = [], CpuBackend.feed_forward
+    monkeypatch.setattr(CpuBackend, "feed_forward", lambda *args: found.append(args) or forward(*args))
+    return found
+
+
+@pytest.mark.skipif(not runnable_tiers(), reason="no native library was built")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sparse_feed_forward_network_is_computed_at_once(dtype, monkeypatch):
+    """The same bits as apart, but for the biases of its first layers, whose gradients are summed otherwise."""
+    found, (together, apart), inputs = calls(monkeypatch), sparse_pair(), batch()
+    loss, gradients = loss_and_gradients(together, inputs, dtype)
+    assert len(found) == SIZES["num_hidden_layers"]
+    expected_loss, expected = loss_and_gradients(apart, inputs, dtype)
+    assert len(found) == SIZES["num_hidden_layers"]
+    assert torch.equal(loss, expected_loss)
+    for (name, _), gradient, wanted in zip(together.named_parameters(), gradients, expected, strict=True):
+        if name.endswith("intermediate.dense.bias"):
+            torch.testing.assert_close(gradient, wanted, rtol=1e-2, atol=1e-5 if dtype == torch.float32 else 1e-3)
+        else:
+            assert torch.equal(gradient, wanted), name
+
+
+@pytest.mark.skipif(not runnable_tiers(), reason="no native library was built")
+@pytest.mark.parametrize("hooked", ["intermediate", "intermediate.intermediate_act_fn", "intermediate.dense", "output"])
+def test_hooks_inside_a_feed_forward_network_are_called(hooked, monkeypatch):
+    found, (model, _), shapes = calls(monkeypatch), sparse_pair(), []
+    layer = model.bert.encoder.layer[0]
+    layer.get_submodule(hooked).register_forward_hook(lambda _, inputs, output: shapes.append(output.shape))
+    model(**batch())
+    assert shapes == [(4, 16, 128 if hooked == "output" else 256)]
+    assert len(found) == SIZES["num_hidden_layers"] - 1
+
+
+@pytest.mark.skipif(not runnable_tiers(), reason="no native library was built")
+def test_a_copy_computes_its_own_feed_forward_network():
+    model, _ = sparse_pair()
+    model.eval()
+    inputs, other = batch(), copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(**inputs).loss
+        for parameter in model.bert.encoder.layer[1].intermediate.parameters():
+            parameter.zero_()
+        assert torch.equal(other(**inputs).loss, before)
+        assert not torch.equal(model(**inputs).loss, before)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_chunks_of_a_feed_forward_network_change_nothing(chunk):
+    model, _ = sparse_pair()
+    layer, hidden = model.bert.encoder.layer[0].eval(), torch.randn(2, 16, 128)
+    expected = layer(hidden)
+    layer.chunk_size_feed_forward = chunk
+    torch.testing.assert_close(layer(hidden), expected)

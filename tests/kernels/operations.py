@@ -12,8 +12,10 @@ from evergraft.kernels.gelu import gelu
 from evergraft.kernels.residual_norm import residual_norm
 from evergraft.kernels.softmax import dropped_softmax
 from evergraft.kernels.vocabulary_loss import vocabulary_loss
+from evergraft.sparse.feed_forward import feed_forward
 
 LAYER = SparseLinear.random(32, 32, 0.25, (4, 4))
+UP, DOWN = SparseLinear.random(32, 64, 0.25, (4, 4)), SparseLinear.random(64, 32, 0.25, (4, 4))
 NORM = nn.LayerNorm(32)
 VOCABULARY = nn.Linear(32, 50)
 
@@ -31,6 +33,7 @@ def heads(x: torch.Tensor) -> torch.Tensor:
 
 OPERATIONS = {
     "sparse layer": LAYER,
+    "feed-forward network": lambda x: feed_forward(x, UP, DOWN),
     "attention": heads,
     "dropout": lambda x: dropout(x, 0.25),
     "gelu": gelu,

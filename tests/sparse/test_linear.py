@@ -93,7 +93,7 @@ def test_called_at_once_and_as_operators_bits_are_the_same(frozen, monkeypatch):
         tensor.requires_grad_(any(tensor is other for other in wanted))
     results = []
     for watched in (False, True):
-        monkeypatch.setattr(module, "_is_watched", lambda *tensors, watched=watched: watched)
+        monkeypatch.setattr(module, "is_watched", lambda *tensors, watched=watched: watched)
         y = linear(x, values, topology, bias)
         results.append((y, *torch.autograd.grad(y.sin().sum(), wanted)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -49,7 +49,7 @@ def linear(
     bias = _checked(x, values, topology, bias)
     if is_transformed():
         return dense.forward(x, values, topology, bias)
-    product: Callable[..., Tensor] = torch.ops.evergraft.forward if _is_watched(x, values) else _SparseLinear.apply
+    product: Callable[..., Tensor] = torch.ops.evergraft.forward if is_watched(x, values) else _SparseLinear.apply
     y = product(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
 
@@ -71,7 +71,7 @@ def _checked(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | 
     return bias.contiguous()
 
 
-def _is_watched(*tensors: Tensor) -> bool:
+def is_watched(*tensors: Tensor) -> bool:
     """Whether anything traces, fakes or wraps tensors, and must be shown operators."""
     return not all(map(is_plain, tensors)) or torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
