@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForPreTraining
 from transformers.activations import GELUActivation
-from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention, BertSelfOutput
+from transformers.models.bert.modeling_bert import BertLayer, BertSelfOutput
 
 from evergraft import sparsify
-from evergraft.bert.lean import LeanOutput, use_lean_modules
+from evergraft.bert.lean import LeanOutput, LeanSelfAttention, use_lean_modules
 from evergraft.kernels.dropout import Dropout
 from evergraft.kernels.gelu import Gelu
 from evergraft.kernels.native import runnable_tiers
@@ -55,6 +55,7 @@ def test_every_module_is_replaced():
     _, lean = pair(0.1)
     kinds = [type(module) for module in lean.modules()]
     assert kinds.count(LeanOutput) == 2 * SIZES["num_hidden_layers"]
+    assert kinds.count(LeanSelfAttention) == SIZES["num_hidden_layers"]
     assert kinds.count(Gelu) == SIZES["num_hidden_layers"] + 1
     assert Dropout in kinds
     assert not {nn.Dropout, GELUActivation, BertSelfOutput} & set(kinds)
@@ -122,10 +123,9 @@ def test_recorded_outputs_are_those_of_transformers():
 
 @pytest.mark.parametrize("by_name", [False, True])
 def test_query_key_and_value_share_a_cast(by_name):
-    """Only hidden states that are passed by position, as BERT's layers pass them, are cast once for all three."""
     _, lean = pair()
     layer, seen = lean.bert.encoder.layer[0].attention.self, []
-    assert type(layer) is BertSelfAttention
+    assert type(layer) is LeanSelfAttention
     for name in ("query", "key", "value"):
         getattr(layer, name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     hidden = torch.randn(2, 16, 128)
@@ -136,7 +136,7 @@ def test_query_key_and_value_share_a_cast(by_name):
     with torch.autocast("cpu", torch.bfloat16):
         narrow = attend()[0]
     assert seen[0] is seen[1] is seen[2]
-    assert (seen[0].dtype == torch.bfloat16) == (not by_name)
+    assert seen[0].dtype == torch.bfloat16
     torch.testing.assert_close(narrow.float(), plain, rtol=0, atol=0.02)
 
 

@@ -44,7 +44,7 @@ def test_a_gradient_in_disguise_counts_as_what_it_shows(name):
         torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("name", ["sparse layer", "feed-forward network", "gelu", "attention"])
+@pytest.mark.parametrize("name", ["sparse layer", "joint layers", "feed-forward network", "gelu", "attention"])
 def test_zero_without_memory_is_zero(name):
     zero = torch._efficientzerotensor((8, 32))
     assert zero._is_zerotensor()

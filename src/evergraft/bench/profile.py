@@ -19,7 +19,7 @@ PARTS = {
     "AdamW": r"Optimizer\.(step|zero_grad)",
     "clipping": CLIPPING,
     "MLM head": r"_VocabularyLoss|cross_entropy|nll_loss|NllLoss|log_softmax|LogSoftmax",
-    "sparse products": r"evergraft|_SparseLinear|_SparseFeedForward",
+    "sparse products": r"evergraft|_SparseLinear|_JointLinear|_SparseFeedForward",
     "dropout": r"[Dd]ropout(?!.*scaled_dot)|bernoulli",
     "attention": r"_Attention|scaled_dot_product|ScaledDotProduct|bmm|Bmm|softmax|Softmax",
     "GELU": r"[Gg]elu",

@@ -13,25 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import (
     BertIntermediate,
     BertLayer,
     BertOutput,
     BertSelfAttention,
     BertSelfOutput,
+    eager_attention_forward,
 )
 
 from evergraft.kernels.dropout import Dropout
 from evergraft.kernels.gelu import Gelu
 from evergraft.kernels.residual_norm import residual_norm
 from evergraft.sparse.feed_forward import feed_forward, is_bare
+from evergraft.sparse.joint import joint_linear
 
 
 def use_lean_modules(model: nn.Module) -> None:
     """Replace the modules inside `model`, in place, by lean ones that do the same.
 
-    Dropouts, GELUs and the outputs of BERT's layers are replaced; BERT's attention casts its input once under autocast,
-    and its layers compute both products of the feed-forward network together once these are sparse.
+    Dropouts, GELUs, BERT's attention and the outputs of its layers are replaced, and its layers compute both products
+    of the feed-forward network together once these are sparse.
     Only modules of exactly these types count, not of their subclasses. Parameters, their names and their order, the
     keys of the state dict, dtypes and training modes stay as they are, and no random number is drawn. Hooks that were
     registered on a replaced module are lost, so call this on a fresh model.
@@ -48,8 +51,6 @@ def use_lean_modules(model: nn.Module) -> None:
             lean = _LEAN[type(module)](module)
             lean.training = module.training
             setattr(model, name, lean)
-        elif type(module) is BertSelfAttention:
-            module.register_forward_pre_hook(_cast_once)
         elif type(module) is BertLayer:
             module.feed_forward_chunk = MethodType(_feed_forward_chunk, module)  # type: ignore[method-assign]
 
@@ -83,23 +84,58 @@ class LeanOutput(nn.Module):
         return residual_norm(self.dense(hidden_states), input_tensor, self.LayerNorm, self.dropout)
 
 
+class LeanSelfAttention(BertSelfAttention):
+    """Takes the place of a `BertSelfAttention`; query, key and value are one `joint_linear`.
+
+    Under autocast they share one cast of the hidden states, also where they cannot share a product.
+
+    Args:
+        original: the module whose place this one takes. All that it holds is taken over.
+    """
+
+    def __init__(self, original: BertSelfAttention) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(original))
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend, as `BertSelfAttention` does.
+
+        Args:
+            hidden_states: floating [batch, length, hidden size].
+            attention_mask: a mask as the model's attention function takes it, or None.
+            past_key_values: a cache of a decoder, which transformers' own forward fills; or None.
+            **kwargs: handed on to the attention function.
+
+        Returns:
+            [batch, length, hidden size], and the probabilities if the attention function gives them.
+        """
+        if past_key_values is not None:
+            attended: Any = super().forward(hidden_states, attention_mask, past_key_values, **kwargs)
+            return attended  # type: ignore[no-any-return]
+        device, leading = hidden_states.device.type, hidden_states.shape[:-1]
+        if torch.is_autocast_enabled(device):
+            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
+        projected = joint_linear(hidden_states, (self.query, self.key, self.value))
+        heads = [each.view(*leading, -1, self.attention_head_size).transpose(1, 2) for each in projected]
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.dropout.p if self.training else 0.0
+        mixed, weights = attend(self, *heads, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
+        return mixed.reshape(*leading, -1).contiguous(), weights
+
+
 _LEAN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.Dropout: lambda dropout: Dropout(dropout.p),
     GELUActivation: lambda _: Gelu(),
+    BertSelfAttention: LeanSelfAttention,
     BertSelfOutput: LeanOutput,
     BertOutput: LeanOutput,
 }
-
-
-def _cast_once(attention: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Cast the hidden states to the dtype of autocast before query, key and value each cast them for themselves."""
-    if not inputs:  # the hidden states were passed by name; the three layers cast them
-        return inputs
-    hidden_states, *others = inputs
-    device = hidden_states.device.type
-    if torch.is_autocast_enabled(device):
-        hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
-    return hidden_states, *others
 
 
 def _feed_forward_chunk(layer: BertLayer, attention_output: Tensor) -> Tensor:
