@@ -13,8 +13,10 @@ namespace evergraft {
 
 extern "C" {
 // Queries, keys, values, outputs and their gradients are [batch, length, heads, size]. `size` is a multiple of LANES.
+// `stride` is that of queries, keys, values and their gradients from one token to the next: heads * size where each of
+// them lies by itself, more where they lie side by side. Outputs and their gradients lie by themselves.
 struct Heads {
-  int64_t batch, length, heads, size;
+  int64_t batch, length, heads, size, stride;
 };
 }
 
@@ -91,44 +93,46 @@ template <class S> struct Head {
   using Mac = Multiplier<S>;
   static constexpr int NEIGHBOURS = Mac::NEIGHBOURS;  // in a word
 
-  int64_t length, size, stride;  // stride: from one token to the next
-  int64_t padded, pairs;         // padded: `length` in whole vectors, for rows of scores; pairs: `length` in words
-  int64_t words, padded_words;   // words: `size` in words; padded_words: those in whole vectors
+  int64_t length, size;
+  int64_t stride, out_stride;   // from one token to the next, the latter in outputs and their gradients
+  int64_t padded, pairs;        // padded: `length` in whole vectors, for rows of scores; pairs: `length` in words
+  int64_t words, padded_words;  // words: `size` in words; padded_words: those in whole vectors
   float scale;
   Dropout dropout;
   int64_t number;  // among all heads
 
   Head(const Heads& heads, float scale, Dropout dropout, int64_t number)
-      : length(heads.length), size(heads.size), stride(heads.heads * heads.size), padded(whole(length, LANES) * LANES),
-        pairs(whole(length, NEIGHBOURS)), words(size / NEIGHBOURS), padded_words(whole(words, LANES) * LANES),
-        scale(scale), dropout(dropout), number(number) {}
+      : length(heads.length), size(heads.size), stride(heads.stride), out_stride(heads.heads * heads.size),
+        padded(whole(length, LANES) * LANES), pairs(whole(length, NEIGHBOURS)), words(size / NEIGHBOURS),
+        padded_words(whole(words, LANES) * LANES), scale(scale), dropout(dropout), number(number) {}
 
   // Lays out tokens [length, size] as words [words, padded], which are zero where there is no token.
   void transpose(const S* from, float* to) const {
     if constexpr (NEIGHBOURS == 1) pack(Matrix<const S>{from, stride}, 0, length, 0, size, size, (int)padded, to);
     else pack(Matrix<const float>{(const float*)from, stride / 2}, 0, length, 0, words, words, (int)padded, to);
   }
-  // Lays out tokens [n, size] as words [n, words]; in bf16 a word holds two neighbouring features.
-  void lay_rows(const S* from, int64_t n, float* to) const {
-    for (int64_t t = 0; t < n; t++, from += stride, to += words) {
+  // Lays out tokens [n, size], `by` apart, as words [n, words]; in bf16 a word holds two neighbouring features.
+  void lay_rows(const S* from, int64_t by, int64_t n, float* to) const {
+    for (int64_t t = 0; t < n; t++, from += by, to += words) {
       if constexpr (NEIGHBOURS == 1)
         for (int64_t f = 0; f < size; f += LANES) store(to + f, load(from + f));
       else memcpy(to, from, size * sizeof(S));
     }
   }
-  // Lays out tokens [n, size] as words [n / NEIGHBOURS, size]; in bf16 a word holds two neighbouring tokens.
-  void lay_pairs(const S* from, int64_t n, float* to) const {
-    if constexpr (NEIGHBOURS == 1) lay_rows(from, n, to);
+  // Lays out tokens [n, size], `by` apart, as words [n / NEIGHBOURS, size]; in bf16 a word holds two neighbouring
+  // tokens.
+  void lay_pairs(const S* from, int64_t by, int64_t n, float* to) const {
+    if constexpr (NEIGHBOURS == 1) lay_rows(from, by, n, to);
     else
-      for (int64_t t = 0; t < n; t += 2, from += 2 * stride, to += size)
+      for (int64_t t = 0; t < n; t += 2, from += 2 * by, to += size)
         for (int64_t f = 0; f < size; f += LANES)
           store(to + f,
-                pair(*(const LooseHalves*)(from + f), t + 1 < n ? *(const LooseHalves*)(from + stride + f) : Halves{}));
+                pair(*(const LooseHalves*)(from + f), t + 1 < n ? *(const LooseHalves*)(from + by + f) : Halves{}));
   }
   // Lays out as pairs of tokens what lay_rows has laid out already: in fp32 its rows serve as they are.
-  const float* lay_pairs(const S* from, const float* rows, int64_t n, float* to) const {
+  const float* lay_pairs(const S* from, int64_t by, const float* rows, int64_t n, float* to) const {
     if constexpr (NEIGHBOURS == 1) return rows;
-    lay_pairs(from, n, to);
+    lay_pairs(from, by, n, to);
     return to;
   }
   // Turns rows [n, padded] of numbers into words [n / NEIGHBOURS, padded]; in bf16 a word holds two neighbouring rows,
@@ -182,16 +186,16 @@ template <class S> struct Head {
     float *values = keys + padded_words * padded, *queries = values + pairs * size, *mixed = queries + QUERIES * size,
           *scores = mixed + QUERIES * size;
     transpose(key, keys);
-    lay_pairs(value, length, values);
+    lay_pairs(value, stride, length, values);
     in_equal_runs(length, QUERIES, [&](int64_t first, int64_t count) {
-      lay_rows(query + first * stride, count, queries);
+      lay_rows(query + first * stride, stride, count, queries);
       multiply<Mac>({queries, words, 1}, keys, padded, count, words, padded, scale, scores, padded);
       float total[QUERIES];
       for (int64_t i = 0; i < count; i++)
         logarithms[first + i] = exponentials(first + i, scores + i * padded, total + i);
       narrow_rows(scores, count);
       multiply<Mac>({scores, padded, 1}, values, size, count, pairs, size, 1, mixed, size);
-      for (int64_t i = 0; i < count; i++) put_token(mixed + i * size, 1 / total[i], out + (first + i) * stride);
+      for (int64_t i = 0; i < count; i++) put_token(mixed + i * size, 1 / total[i], out + (first + i) * out_stride);
     });
   }
 
@@ -231,18 +235,18 @@ template <class S> struct Head {
           *gradient_pairs = score_pairs + row;
     transpose(key, keys);
     transpose(value, values);
-    lay_pairs(key, length, key_pairs);
+    lay_pairs(key, stride, length, key_pairs);
     in_equal_runs(length, QUERIES, [&](int64_t first, int64_t count) {
-      const int64_t at = first * stride, count_words = whole(count, NEIGHBOURS);
-      lay_rows(query + at, count, rows);
-      lay_rows(grad + at, count, grads);
-      const float *query_words = lay_pairs(query + at, rows, count, query_pairs),
-                  *grad_words = lay_pairs(grad + at, grads, count, grad_pairs);
+      const int64_t at = first * stride, out_at = first * out_stride, count_words = whole(count, NEIGHBOURS);
+      lay_rows(query + at, stride, count, rows);
+      lay_rows(grad + out_at, out_stride, count, grads);
+      const float *query_words = lay_pairs(query + at, stride, rows, count, query_pairs),
+                  *grad_words = lay_pairs(grad + out_at, out_stride, grads, count, grad_pairs);
       multiply<Mac>({rows, words, 1}, keys, padded, count, words, padded, scale, scores, padded);
       multiply<Mac>({grads, words, 1}, values, padded, count, words, padded, 1, gradients, padded);
       for (int64_t i = 0; i < count; i++)
         score_gradient(first + i, scores + i * padded, gradients + i * padded, logarithms[first + i],
-                       mean_gradient(out + at + i * stride, grad + at + i * stride));
+                       mean_gradient(out + out_at + i * out_stride, grad + out_at + i * out_stride));
       const float *p = row_pairs(scores, count, score_pairs), *d = row_pairs(gradients, count, gradient_pairs);
       multiply<Mac>({p, 1, padded}, grad_words, size, length, count_words, size, 1, value_sums, size, first > 0);
       multiply<Mac>({d, 1, padded}, query_words, size, length, count_words, size, scale, key_sums, size, first > 0);
@@ -257,12 +261,14 @@ template <class S> struct Head {
   }
 };
 
-// Calls work(head, where it begins) for each head of each sequence.
+// Calls work(head, where it begins, where it begins in outputs) for each head of each sequence.
 template <class S, class F>
 void each_head(const Heads& heads, float scale, Dropout dropout, const Threads& threads, F work) {
   parallel(threads, heads.batch * heads.heads, [&](int64_t i) {
     const int64_t sequence = i / heads.heads, head = i % heads.heads;
-    work(Head<S>(heads, scale, dropout, i), (sequence * heads.length * heads.heads + head) * heads.size);
+    const int64_t tokens = sequence * heads.length, feature = head * heads.size;
+    work(Head<S>(heads, scale, dropout, i), tokens * heads.stride + feature,
+         tokens * heads.heads * heads.size + feature);
   });
 }
 
@@ -277,10 +283,11 @@ EG_EXPORT int evergraft_attention(const Heads* heads, float scale, const void* q
                                   int64_t dropped, const Threads* threads) {
   return guarded(dtype, [&](auto s) {
     using S = decltype(s);
-    each_head<S>(*heads, scale, {seed, (uint32_t)dropped}, *threads, [&](const Head<S>& head, int64_t at) {
-      head.forward((const S*)query + at, (const S*)key + at, (const S*)value + at, (S*)out + at,
-                   logarithms + head.number * head.length);
-    });
+    each_head<S>(*heads, scale, {seed, (uint32_t)dropped}, *threads,
+                 [&](const Head<S>& head, int64_t at, int64_t out_at) {
+                   head.forward((const S*)query + at, (const S*)key + at, (const S*)value + at, (S*)out + out_at,
+                                logarithms + head.number * head.length);
+                 });
   });
 }
 
@@ -290,11 +297,12 @@ EG_EXPORT int evergraft_attention_backward(const Heads* heads, float scale, cons
                                            uint64_t seed, int64_t dropped, const Threads* threads) {
   return guarded(dtype, [&](auto s) {
     using S = decltype(s);
-    each_head<S>(*heads, scale, {seed, (uint32_t)dropped}, *threads, [&](const Head<S>& head, int64_t at) {
-      head.backward((const S*)query + at, (const S*)key + at, (const S*)value + at, (const S*)out + at,
-                    logarithms + head.number * head.length, (const S*)grad + at, (S*)dquery + at, (S*)dkey + at,
-                    (S*)dvalue + at);
-    });
+    each_head<S>(*heads, scale, {seed, (uint32_t)dropped}, *threads,
+                 [&](const Head<S>& head, int64_t at, int64_t out_at) {
+                   head.backward((const S*)query + at, (const S*)key + at, (const S*)value + at, (const S*)out + out_at,
+                                 logarithms + head.number * head.length, (const S*)grad + out_at, (S*)dquery + at,
+                                 (S*)dkey + at, (S*)dvalue + at);
+                 });
   });
 }
 }

@@ -175,28 +175,31 @@ void check_norm(int64_t rows, int64_t features) {
 }
 
 // Attention and its gradients. With dropout this sees only that nothing goes out of bounds: its mask is compared by
-// the tests in Python.
-template <class S> void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size) {
-  const int64_t n = batch * length * count * size, rows = batch * count * length;
-  const Heads heads{batch, length, count, size};
+// the tests in Python. Queries, keys and values lie by themselves, or `together` side by side.
+template <class S> void check_attention(int64_t batch, int64_t length, int64_t count, int64_t size, bool together) {
+  const int64_t features = count * size, n = batch * length * features, rows = batch * count * length;
+  const int64_t stride = together ? 3 * features : features, next = together ? features : n;
+  const Heads heads{batch, length, count, size, stride};
   const Threads threads{nullptr, 2};
   const int dtype = sizeof(S) == 4 ? FLOAT32 : BFLOAT16;
   const double tolerance = sizeof(S) == 4 ? 1e-4 : 0.1;
   const float scale = 0.1f;
-  auto q = random<S>(n), k = random<S>(n), v = random<S>(n), grad = random<S>(n);
-  std::unique_ptr<S[]> out(new S[n]), dq(new S[n]), dk(new S[n]), dv(new S[n]);
+  auto operands = random<S>(3 * n), grad = random<S>(n);
+  std::unique_ptr<S[]> out(new S[n]), gradients(new S[3 * n]);
+  const S *q = operands.get(), *k = q + next, *v = k + next;
+  S *dq = gradients.get(), *dk = dq + next, *dv = dk + next;
   std::unique_ptr<float[]> logarithms(new float[rows]);
   bool good = true;
   for (int64_t dropped : {6554, 0}) {
-    good &= OK == evergraft_attention(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(), dtype, 5,
-                                      dropped, &threads);
-    good &= OK == evergraft_attention_backward(&heads, scale, q.get(), k.get(), v.get(), out.get(), logarithms.get(),
-                                               grad.get(), dq.get(), dk.get(), dv.get(), dtype, 5, dropped, &threads);
+    good &= OK == evergraft_attention(&heads, scale, q, k, v, out.get(), logarithms.get(), dtype, 5, dropped, &threads);
+    good &= OK == evergraft_attention_backward(&heads, scale, q, k, v, out.get(), logarithms.get(), grad.get(), dq, dk,
+                                               dv, dtype, 5, dropped, &threads);
   }
   auto close = [&](S got, double want) { good &= std::fabs(widen(got) - want) < tolerance; };
   for (int64_t b = 0; b < batch; b++)
     for (int64_t h = 0; h < count; h++) {
-      auto at = [&](int64_t t, int64_t f) { return ((b * length + t) * count + h) * size + f; };
+      auto at = [&](int64_t t, int64_t f) { return (b * length + t) * stride + h * size + f; };
+      auto out_at = [&](int64_t t, int64_t f) { return (b * length + t) * features + h * size + f; };
       std::vector<double> value_gradient(length * size), key_gradient(length * size);
       for (int64_t i = 0; i < length; i++) {
         std::vector<double> p(length), dp(length);
@@ -204,7 +207,7 @@ template <class S> void check_attention(int64_t batch, int64_t length, int64_t c
         for (int64_t j = 0; j < length; j++) {
           for (int64_t f = 0; f < size; f++)
             p[j] += (double)scale * widen(q[at(i, f)]) * widen(k[at(j, f)]),
-                dp[j] += (double)widen(grad[at(i, f)]) * widen(v[at(j, f)]);
+                dp[j] += (double)widen(grad[out_at(i, f)]) * widen(v[at(j, f)]);
           total += p[j] = std::exp(p[j]);
         }
         for (int64_t j = 0; j < length; j++) p[j] /= total, mean += p[j] * dp[j];
@@ -214,9 +217,9 @@ template <class S> void check_attention(int64_t batch, int64_t length, int64_t c
             const double ds = p[j] * (dp[j] - mean) * scale;
             o += p[j] * widen(v[at(j, f)]), d += ds * widen(k[at(j, f)]);
             key_gradient[j * size + f] += ds * widen(q[at(i, f)]),
-                value_gradient[j * size + f] += p[j] * widen(grad[at(i, f)]);
+                value_gradient[j * size + f] += p[j] * widen(grad[out_at(i, f)]);
           }
-          close(out[at(i, f)], o), close(dq[at(i, f)], d);
+          close(out[out_at(i, f)], o), close(dq[at(i, f)], d);
         }
       }
       for (int64_t j = 0; j < length; j++)
@@ -343,11 +346,12 @@ __attribute__((noinline)) int check_all() {
       cases += 3;
     }
   for (int64_t length : {0, 1, 16, 37, 128, 150})
-    for (int64_t size : {16, 48, 64, 80}) {
-      check_attention<float>(2, length, 3, size);
-      check_attention<Bf16>(2, length, 3, size);
-      cases += 2;
-    }
+    for (int64_t size : {16, 48, 64, 80})
+      for (bool together : {false, true}) {
+        check_attention<float>(2, length, 3, size, together);
+        check_attention<Bf16>(2, length, 3, size, together);
+        cases += 2;
+      }
   for (int64_t n : {0, 1, 15, 1000, 40000}) {
     check_gelu<float>(n);
     check_gelu<Bf16>(n);

@@ -12,6 +12,7 @@ from evergraft.bench.timing import torch_threads
 from evergraft.kernels import attention as module
 from evergraft.kernels import dropout as dropout_module
 from evergraft.kernels.native import runnable_tiers
+from evergraft.kernels.slices import joined
 from tests.kernels.operations import Attending
 from tests.kernels.philox import kept
 
@@ -81,6 +82,44 @@ def test_native_attention_is_attention(tier, shape, dropout, dtype, monkeypatch)
     ours, theirs = torch.autograd.grad(got, inputs, grad), torch.autograd.grad(expected, wide, grad.double())
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=tolerance)
+
+
+def slices(shape, dtype):
+    """Queries, keys and values [batch, heads, length, size] that are slices of one tensor, which is returned too."""
+    batch, heads, length, size = shape
+    whole = torch.randn(batch, length, 3 * heads * size, dtype=dtype, requires_grad=True)
+    parts = whole.split(heads * size, -1)
+    return whole, [part.view(batch, length, heads, size).transpose(1, 2) for part in parts]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(2, 2, 128, 64), (1, 2, 37, 16), (3, 1, 5, 48), (2, 3, 1, 32)], ids=str)
+@pytest.mark.parametrize("tier", runnable_tiers())
+def test_slices_are_attended_where_they_lie(tier, shape, dropout, dtype, monkeypatch):
+    monkeypatch.setenv("EVERGRAFT_CPU_TIER", tier)
+    _, parts = slices(shape, dtype)
+    copies = [part.detach().clone().requires_grad_() for part in parts]
+    assert module._laid_out(*(part.transpose(1, 2) for part in parts))[0].stride == 3 * shape[1] * shape[3]
+    results = []
+    for inputs in (parts, copies):
+        torch.manual_seed(0)
+        mixed, _ = module.attention(Attending(), *inputs, None, dropout=dropout)
+        grad = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        results.append((mixed, *torch.autograd.grad(mixed, inputs, grad)))
+    assert all(map(torch.equal, *results))
+    gradients = [gradient.transpose(1, 2).flatten(2) for gradient in results[0][1:]]
+    assert torch.equal(joined(gradients), torch.cat(gradients, -1))
+
+
+def test_a_hook_may_keep_slices_elsewhere():
+    whole, parts = slices((2, 2, 9, 16), torch.float32)
+    mixed, _ = module.attention(Attending(), *parts, None)
+    (expected,) = torch.autograd.grad(mixed.sin().sum(), whole)
+    with torch.autograd.graph.save_on_cpu():
+        mixed, _ = module.attention(Attending(), *parts, None)
+    (got,) = torch.autograd.grad(mixed.sin().sum(), whole)
+    assert torch.equal(got, expected)
 
 
 @settings(max_examples=40)

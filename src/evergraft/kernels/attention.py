@@ -25,6 +25,7 @@ from transformers.masking_utils import sdpa_mask
 from evergraft.kernels.dropout import DropoutMask, draw_mask
 from evergraft.kernels.native import DTYPES, call, serves
 from evergraft.kernels.onednn import multiplies_bf16
+from evergraft.kernels.slices import joined
 from evergraft.kernels.softmax import dropped_softmax
 
 NAME = "evergraft"
@@ -98,31 +99,50 @@ def _native_takes(query: Tensor, key: Tensor, value: Tensor) -> bool:
 class _Heads(ctypes.Structure):
     """The structure `Heads` of native/attention.cpp."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("batch", "length", "heads", "size"))
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("batch", "length", "heads", "size", "stride"))
 
 
 class _Attention(torch.autograd.Function):
-    """Native attention of [batch, length, heads, size], which keeps no scores: backward computes them again."""
+    """Native attention of [batch, length, heads, size], which keeps no scores: backward computes them again.
+
+    Queries, keys and values that are slices of one tensor are read where they lie, and their gradients are such slices.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: DropoutMask) -> Tensor:
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        batch, length, heads, size = query.shape
-        mixed, logarithms = torch.empty_like(query), query.new_empty(batch, heads, length, dtype=torch.float32)
-        ctx.heads, ctx.scale = _Heads(batch, length, heads, size), scale
-        ctx.settings = ctypes.c_int(DTYPES[query.dtype]), *mask
-        call("attention", ctx.heads, scale, query, key, value, mixed, logarithms, *ctx.settings)
+        heads, query, key, value = _laid_out(query, key, value)
+        mixed = query.new_empty(query.shape)
+        logarithms = query.new_empty(heads.batch, heads.heads, heads.length, dtype=torch.float32)
+        ctx.scale, ctx.settings = scale, (ctypes.c_int(DTYPES[query.dtype]), *mask)
+        call("attention", heads, scale, query, key, value, mixed, logarithms, *ctx.settings)
         ctx.save_for_backward(query, key, value, mixed, logarithms)
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: gradient checkpointing gives them out once
-        gradients = [torch.empty_like(tensor) for tensor in saved[:3]]
-        operands = (*saved, grad.contiguous(), *gradients)
-        call("attention_backward", ctx.heads, ctx.scale, *operands, *ctx.settings)
+        query, key, value, mixed, logarithms = ctx.saved_tensors
+        heads, *operands = _laid_out(query, key, value)  # a hook may have kept them elsewhere
+        batch, length, count, size = grad.shape
+        if heads.stride == count * size:
+            gradients = grad.new_empty(3, batch, length, count, size).unbind(0)
+        else:
+            gradients = grad.new_empty(batch, length, 3, count, size).unbind(2)
+        results = (grad.contiguous(), *gradients)
+        call("attention_backward", heads, ctx.scale, *operands, mixed, logarithms, *results, *ctx.settings)
         return *gradients, None, None
+
+
+def _laid_out(query: Tensor, key: Tensor, value: Tensor) -> tuple[_Heads, Tensor, Tensor, Tensor]:
+    """Operands [batch, length, heads, size] as the native functions take them: slices of one tensor, or contiguous."""
+    batch, length, heads, size = query.shape
+    operands = (query, key, value)
+    if (
+        all(each.stride()[2:] == (size, 1) for each in operands)
+        and joined([each.flatten(2) for each in operands]) is not None
+    ):
+        return _Heads(batch, length, heads, size, 3 * heads * size), query, key, value
+    return _Heads(batch, length, heads, size, heads * size), query.contiguous(), key.contiguous(), value.contiguous()
 
 
 def mask(
