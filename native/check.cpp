@@ -1,12 +1,14 @@
-// Runs the products, the feed-forward network and the kernels of dropout, attention and GELU on shapes of every kind,
-// compares them with their plain definitions, and exits with 1 if one differs, or with 77 if this machine cannot run
-// it. `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each instruction set.
+// Runs the products, the feed-forward network and the kernels of dropout, attention, GELU and column sums on shapes of
+// every kind, compares them with their plain definitions, and exits with 1 if one differs, or with 77 if this machine
+// cannot run it. `make sanitize` builds it with the address and undefined-behaviour sanitizers, once for each
+// instruction set.
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <random>
 #include <vector>
 #include "attention.cpp"
+#include "column_sums.cpp"
 #include "dropout.cpp"
 #include "gelu.cpp"
 #include "products.cpp"
@@ -140,25 +142,31 @@ template <class S> void check_softmax(int64_t rows, int64_t length) {
 }
 
 // The norm of residual + dropout(x). The tests in Python compare its gradients with a reference.
-void check_norm(int64_t rows, int64_t features) {
+template <class S> void check_norm(int64_t rows, int64_t features) {
   const int64_t n = rows * features;
+  const int dtype = sizeof(S) == 4 ? FLOAT32 : BFLOAT16;
   const Threads threads{nullptr, 2};
-  auto x = random<Bf16>(n);
+  auto x = random<S>(n);
   auto residual = random<float>(n), weight = random<float>(features), bias = random<float>(features),
        grad = random<float>(n);
-  std::unique_ptr<Bf16[]> normal(new Bf16[n]), kept(new Bf16[n]), dx(new Bf16[n]);
+  std::unique_ptr<S[]> normal(new S[n]), kept(new S[n]), dx(new S[n]);
   std::unique_ptr<float[]> out(new float[n]), deviations(new float[rows]), dresidual(new float[n]),
       dweight(new float[features]), dbias(new float[features]);
   for (int64_t dropped : {0, 6554}) {
     int status = evergraft_residual_norm(x.get(), residual.get(), weight.get(), bias.get(), 1e-12f, out.get(),
-                                         normal.get(), deviations.get(), rows, features, 5, dropped, &threads);
-    status |=
-        evergraft_residual_norm_backward(grad.get(), weight.get(), normal.get(), deviations.get(), dresidual.get(),
-                                         dx.get(), dweight.get(), dbias.get(), rows, features, 5, dropped, &threads);
-    status |= evergraft_dropout(x.get(), kept.get(), n, BFLOAT16, 5, dropped, &threads);
+                                         normal.get(), deviations.get(), rows, features, dtype, 5, dropped, &threads);
+    status |= evergraft_residual_norm_backward(grad.get(), weight.get(), normal.get(), deviations.get(),
+                                               dresidual.get(), dx.get(), dweight.get(), dbias.get(), rows, features,
+                                               dtype, 5, dropped, &threads);
     bool good = status == OK;
+    const Dropout dropout{5, (uint32_t)dropped};
     for (int64_t row = 0; row < rows; row++) {
-      const int64_t at = row * features;
+      const int64_t at = row * features, draws = (features + DRAW - 1) / DRAW;
+      alignas(64) uint16_t bits[DRAW];
+      for (int64_t f = 0; f < features; f++) {
+        if (f % DRAW == 0) dropout.draw(row * draws + f / DRAW, bits);
+        narrow(dropout.apply(widen(x[at + f]), bits[f % DRAW]), &kept[at + f]);
+      }
       double mean = 0, square = 0, slope = 0;
       for (int64_t i = at; i < at + features; i++) mean += ((double)residual[i] + widen(kept[i])) / features;
       for (int64_t i = at; i < at + features; i++)
@@ -297,6 +305,20 @@ template <class S> void check_feed_forward(const Blocks& first, const Blocks& se
   if (!good) differ("feed-forward network", tokens, hidden);
 }
 
+template <class S> void check_column_sums(int64_t rows, int64_t columns, int64_t stride) {
+  const Threads threads{nullptr, 2};
+  auto matrix = random<S>(rows * stride);
+  std::unique_ptr<S[]> sums(new S[columns]);
+  bool good = OK == evergraft_column_sums(matrix.get(), stride, sums.get(), rows, columns,
+                                          sizeof(S) == 4 ? FLOAT32 : BFLOAT16, &threads);
+  for (int64_t i = 0; i < columns; i++) {
+    double want = 0;
+    for (int64_t row = 0; row < rows; row++) want += widen(matrix[row * stride + i]);
+    good &= std::fabs(widen(sums[i]) - want) <= (sizeof(S) == 4 ? 1e-4 : 0.01 * std::fabs(want) + 1e-6);
+  }
+  if (!good) differ("column sums", rows, columns);
+}
+
 // Not inlined, because the code that a sanitizer puts at the start of a function with arrays may use the very
 // instructions that main asks about.
 __attribute__((noinline)) int check_all() {
@@ -342,8 +364,11 @@ __attribute__((noinline)) int check_all() {
     for (int64_t length : {1, 7, 16, 100, 128, 130}) {
       check_softmax<float>(rows, length);
       check_softmax<Bf16>(rows, length);
-      check_norm(rows, (1 + length % 3) * DRAW);
-      cases += 3;
+      for (int64_t features : {length / 16 * 16 + 16, (1 + length % 3) * DRAW}) {
+        check_norm<float>(rows, features);
+        check_norm<Bf16>(rows, features);
+      }
+      cases += 6;
     }
   for (int64_t length : {0, 1, 16, 37, 128, 150})
     for (int64_t size : {16, 48, 64, 80})
@@ -357,6 +382,13 @@ __attribute__((noinline)) int check_all() {
     check_gelu<Bf16>(n);
     cases += 2;
   }
+  for (int64_t rows : {0, 1, 37, 200})
+    for (int64_t columns : {1, 16, 100})
+      for (int64_t padding : {0, 3}) {
+        check_column_sums<float>(rows, columns, columns + padding);
+        check_column_sums<Bf16>(rows, columns, columns + padding);
+        cases += 2;
+      }
   Blocks broken(4, 4, 2, 2, 0.5);
   broken.columns.back() = 4;
   float none[64] = {};

@@ -36,62 +36,92 @@ template <class F> void in_row_runs(const Threads& threads, int64_t rows, int64_
   parallel(threads, (rows + run - 1) / run, [&](int64_t i) { work(i * run, std::min(rows, (i + 1) * run)); });
 }
 
-// out = norm(residual + dropout(x)) * weight + bias, and its gradient. `features` is a multiple of DRAW.
-struct Norm {
+constexpr int NORM_UNIT = 16;                    // the number of features is a multiple of this, on every tier
+constexpr int NORM_VECTORS = NORM_UNIT / LANES;  // each with a sum of its own
+
+EG_INLINE float sum_parts(const Vec (&parts)[NORM_VECTORS]) {
+  Vec total = parts[0];
+  EG_UNROLL_FOR (int v = 1; v < NORM_VECTORS; v++) total += parts[v];
+  return sum(total);
+}
+
+// out = norm(residual + dropout(x)) * weight + bias, and its gradient, for x that is stored as S. Members are copied in
+// each row, since the compiler must assume that what is written might be they.
+template <class S, bool DROPS> struct Norm {
   int64_t features;
   const float* weight;
   Dropout dropout;
 
-  void forward(int64_t row, const Bf16* x, const float* residual, const float* bias, float epsilon, float* out,
-               Bf16* normal, float* deviation) const {
+  // Calls work(f, v, bits) for vector v, which begins with feature f, of each unit of a row. `bits` are drawn for its
+  // features; each row begins with a draw of its own.
+  template <class F> static EG_INLINE void each_vector(int64_t n, int64_t row, Dropout dropout, F work) {
     alignas(64) uint16_t bits[DRAW];
-    Vec total = {}, squares = {};
-    for (int64_t f = 0; f < features; f += DRAW) {
-      if (dropout.dropped) dropout.draw((row * features + f) / DRAW, bits);
-      EG_UNROLL_FOR (int64_t i = 0; i < DRAW; i += LANES) {
-        Vec v = load(x + f + i);
-        if (dropout.dropped) v = dropout.apply(v, bits + i);
-        v += load(residual + f + i);
-        store(out + f + i, v);
-        total += v;
+    const int64_t first = row * ((n + DRAW - 1) / DRAW);
+    for (int64_t f = 0; f < n; f += NORM_UNIT) {
+      if (DROPS && f % DRAW == 0) dropout.draw(first + f / DRAW, bits);
+      EG_UNROLL_FOR (int v = 0; v < NORM_VECTORS; v++) work(f + v * LANES, v, bits + f % DRAW + v * LANES);
+    }
+  }
+
+  void forward(int64_t row, const S* x, const float* residual, const float* bias, float epsilon, float* out, S* normal,
+               float* deviation) const {
+    const Dropout drop = dropout;
+    const int64_t n = features;
+    const float* gain = weight;
+    Vec totals[NORM_VECTORS] = {}, squares[NORM_VECTORS] = {};
+    each_vector(n, row, drop, [&](int64_t f, int v, const uint16_t* bits) {
+      Vec y = load(x + f);
+      if (DROPS) y = drop.apply(y, bits);
+      y += load(residual + f);
+      store(out + f, y);
+      totals[v] += y;
+    });
+    const float mean = sum_parts(totals) / n;
+    for (int64_t f = 0; f < n; f += NORM_UNIT)
+      EG_UNROLL_FOR (int v = 0; v < NORM_VECTORS; v++) {
+        const Vec d = load(out + f + v * LANES) - mean;
+        squares[v] += d * d;
       }
-    }
-    const float mean = sum(total) / features;
-    for (int64_t f = 0; f < features; f += LANES) {
-      const Vec d = load(out + f) - mean;
-      squares += d * d;
-    }
-    const float inverse = 1 / sqrtf(sum(squares) / features + epsilon);
-    for (int64_t f = 0; f < features; f += LANES) {
+    const float inverse = 1 / sqrtf(sum_parts(squares) / n + epsilon);
+    for (int64_t f = 0; f < n; f += LANES) {
       const Vec d = (load(out + f) - mean) * inverse;
-      store(normal + f, d);
-      store(out + f, d * load(weight + f) + load(bias + f));
+      if constexpr (std::is_same_v<S, float>) stream(normal + f, d);  // backward alone reads it
+      else store(normal + f, d);
+      store(out + f, d * load(gain + f) + load(bias + f));
     }
     *deviation = inverse;
   }
 
-  void backward(int64_t row, const float* grad, const Bf16* normal, float inverse, float* dresidual, Bf16* dx,
-                float* dweight, float* dbias) const {
-    Vec total = {}, products = {};
-    for (int64_t f = 0; f < features; f += LANES) {
-      const Vec g = load(grad + f), n = load(normal + f), scaled = g * load(weight + f);
-      store(dweight + f, load(dweight + f) + g * n);
-      store(dbias + f, load(dbias + f) + g);
-      total += scaled;
-      products += scaled * n;
-    }
-    const float mean = sum(total) / features, slope = sum(products) / features;
-    alignas(64) uint16_t bits[DRAW];
-    for (int64_t f = 0; f < features; f += DRAW) {
-      if (dropout.dropped) dropout.draw((row * features + f) / DRAW, bits);
-      EG_UNROLL_FOR (int64_t i = 0; i < DRAW; i += LANES) {
-        const Vec d = (load(grad + f + i) * load(weight + f + i) - mean - load(normal + f + i) * slope) * inverse;
-        store(dresidual + f + i, d);
-        store(dx + f + i, dropout.dropped ? dropout.apply(d, bits + i) : d);
+  // `dx` is null if it would be `dresidual` again.
+  void backward(int64_t row, const float* grad, const S* normal, float inverse, float* dresidual, S* dx, float* dweight,
+                float* dbias) const {
+    const Dropout drop = dropout;
+    const int64_t n = features;
+    const float* gain = weight;
+    Vec totals[NORM_VECTORS] = {}, products[NORM_VECTORS] = {};
+    for (int64_t f = 0; f < n; f += NORM_UNIT)
+      EG_UNROLL_FOR (int v = 0; v < NORM_VECTORS; v++) {
+        const int64_t i = f + v * LANES;
+        const Vec g = load(grad + i), d = load(normal + i), scaled = g * load(gain + i);
+        store(dweight + i, load(dweight + i) + g * d);
+        store(dbias + i, load(dbias + i) + g);
+        totals[v] += scaled;
+        products[v] += scaled * d;
       }
-    }
+    const float mean = sum_parts(totals) / n, slope = sum_parts(products) / n;
+    each_vector(n, row, drop, [&](int64_t f, int, const uint16_t* bits) {
+      const Vec d = (load(grad + f) * load(gain + f) - mean - load(normal + f) * slope) * inverse;
+      store(dresidual + f, d);
+      if (dx) store(dx + f, DROPS ? drop.apply(d, bits) : d);
+    });
   }
 };
+
+// Calls work(norm), whose type says whether it drops anything.
+template <class S, class F> void with_norm(int64_t features, const float* weight, Dropout dropout, F work) {
+  if (dropout.dropped) work(Norm<S, true>{features, weight, dropout});
+  else work(Norm<S, false>{features, weight, dropout});
+}
 
 }  // namespace
 
@@ -140,36 +170,42 @@ EG_EXPORT int evergraft_softmax_backward(const void* grad, const void* probabili
   });
 }
 
-// out = layer norm of residual + dropout(x), in fp32 [rows, features], with x in bf16. The gradient needs `normal`, the
-// normalised numbers in bf16, and `deviations`, the inverse standard deviation of each row.
+// out = layer norm of residual + dropout(x), in fp32 [rows, features]; x and `normal` are of `dtype`. The gradient
+// needs `normal`, the normalised numbers, and `deviations`, the inverse standard deviation of each row.
 EG_EXPORT int evergraft_residual_norm(const void* x, const float* residual, const float* weight, const float* bias,
                                       float epsilon, float* out, void* normal, float* deviations, int64_t rows,
-                                      int64_t features, uint64_t seed, int64_t dropped, const Threads* threads) {
-  return guarded([&] {
-    const Norm norm{features, weight, {seed, (uint32_t)dropped}};
-    in_row_runs(*threads, rows, features, [&](int64_t first, int64_t last) {
-      for (int64_t row = first, at = first * features; row < last; row++, at += features)
-        norm.forward(row, (const Bf16*)x + at, residual + at, bias, epsilon, out + at, (Bf16*)normal + at,
-                     deviations + row);
+                                      int64_t features, int dtype, uint64_t seed, int64_t dropped,
+                                      const Threads* threads) {
+  return guarded(dtype, [&](auto s) {
+    using S = decltype(s);
+    with_norm<S>(features, weight, {seed, (uint32_t)dropped}, [&](const auto& norm) {
+      in_row_runs(*threads, rows, features, [&](int64_t first, int64_t last) {
+        for (int64_t row = first, at = first * features; row < last; row++, at += features)
+          norm.forward(row, (const S*)x + at, residual + at, bias, epsilon, out + at, (S*)normal + at,
+                       deviations + row);
+      });
     });
   });
 }
 
+// `dx` may be null if nothing was dropped and `dtype` is fp32: it would be `dresidual` again.
 EG_EXPORT int evergraft_residual_norm_backward(const float* grad, const float* weight, const void* normal,
                                                const float* deviations, float* dresidual, void* dx, float* dweight,
-                                               float* dbias, int64_t rows, int64_t features, uint64_t seed,
+                                               float* dbias, int64_t rows, int64_t features, int dtype, uint64_t seed,
                                                int64_t dropped, const Threads* threads) {
-  return guarded([&] {
-    const Norm norm{features, weight, {seed, (uint32_t)dropped}};
+  return guarded(dtype, [&](auto s) {
+    using S = decltype(s);
     const std::unique_ptr<float[]> sums(new (std::nothrow) float[NORM_SHARES * 2 * features]());
     if (!sums) throw OUT_OF_MEMORY;
-    parallel(*threads, NORM_SHARES, [&](int64_t share) {
-      float* own = sums.get() + share * 2 * features;
-      for (int64_t row = rows * share / NORM_SHARES; row < rows * (share + 1) / NORM_SHARES; row++) {
-        const int64_t at = row * features;
-        norm.backward(row, grad + at, (const Bf16*)normal + at, deviations[row], dresidual + at, (Bf16*)dx + at, own,
-                      own + features);
-      }
+    with_norm<S>(features, weight, {seed, (uint32_t)dropped}, [&](const auto& norm) {
+      parallel(*threads, NORM_SHARES, [&](int64_t share) {
+        float* own = sums.get() + share * 2 * features;
+        for (int64_t row = rows * share / NORM_SHARES; row < rows * (share + 1) / NORM_SHARES; row++) {
+          const int64_t at = row * features;
+          norm.backward(row, grad + at, (const S*)normal + at, deviations[row], dresidual + at,
+                        dx ? (S*)dx + at : nullptr, own, own + features);
+        }
+      });
     });
     std::fill_n(dweight, features, 0.0f);
     std::fill_n(dbias, features, 0.0f);

@@ -5,6 +5,7 @@ A transformer layer computes these three after its attention and again after its
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
@@ -12,18 +13,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from evergraft.kernels.dropout import DropoutMask, draw_mask
-from evergraft.kernels.native import call, serves
+from evergraft.kernels.native import DTYPES, call, serves
 
-_GROUP = 128  # the features of a native row are a multiple of this: one draw of random bits (`DRAW` in native/)
+_VECTOR = 16  # the features of a native row are a multiple of this, the most lanes that a vector of any tier has
 
 
 def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, dropout: nn.Dropout) -> Tensor:
-    """`norm(dropout(x) + residual)`, under bf16 autocast on the CPU in one native pass (native/dropout.cpp).
+    """`norm(dropout(x) + residual)`, on the CPU in one native pass (native/dropout.cpp).
 
-    The native pass reads and writes each number once, where torch's operators do so eight times. It is taken if x is
-    bf16, `residual` and the weights of `norm` are fp32, and the number of features is a multiple of 128; it can be
-    differentiated once. The residual and the statistics stay in fp32, as under autocast; what the gradient needs is
-    kept in bf16. Everything else, fp32 included, goes to torch's operators and so gives their bits.
+    The native pass reads and writes each number once. It is taken if x is fp32 or bf16, `residual` and the weights of
+    `norm` are fp32, as under autocast, and the number of features is a multiple of 16; it can be differentiated once.
+    The sum and the statistics are in fp32; what the gradient needs is kept in the dtype of x. In fp32 the results
+    differ from those of torch's operators by rounding. Everything else goes to these operators.
 
     Args:
         x: [..., features], the output of a linear layer.
@@ -34,16 +35,23 @@ def residual_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, dropout: nn.D
     Returns:
         [..., features]; fp32 under autocast.
     """
-    if not (
-        serves(x, residual)
-        and (x.dtype, residual.dtype, norm.weight.dtype) == (torch.bfloat16, torch.float32, torch.float32)
-        and norm.bias is not None
-        and x.shape[-1] % _GROUP == 0
-    ):
+    if not _fit(x, residual, norm) or not serves(x, residual, norm.weight, norm.bias):
         y: Tensor = norm(dropout(x) + residual)
         return y
     mask = draw_mask(dropout.p if dropout.training else 0.0)
     return _ResidualNorm.apply(x, residual, norm.weight, norm.bias, norm.eps, mask)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _fit(x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> bool:
+    """Whether shapes and dtypes are such as the native functions take."""
+    return (
+        norm.weight is not None
+        and norm.bias is not None
+        and x.shape == residual.shape
+        and x.shape[-1:] == norm.normalized_shape
+        and x.shape[-1] % _VECTOR == 0
+        and residual.dtype == norm.weight.dtype == norm.bias.dtype == torch.float32
+    )
 
 
 class _ResidualNorm(torch.autograd.Function):
@@ -53,11 +61,11 @@ class _ResidualNorm(torch.autograd.Function):
     ) -> Tensor:
         x, residual = x.contiguous(), residual.contiguous()
         out, normal, deviations = torch.empty_like(residual), torch.empty_like(x), residual.new_empty(x.shape[:-1])
-        rows, features = deviations.numel(), x.shape[-1]
+        ctx.settings = deviations.numel(), x.shape[-1], ctypes.c_int(DTYPES[x.dtype]), *mask
         operands = (x, residual, weight, bias, epsilon, out, normal, deviations)
-        call("residual_norm", *operands, rows, features, *mask)
+        call("residual_norm", *operands, *ctx.settings)
         ctx.save_for_backward(weight, normal, deviations)
-        ctx.mask = mask
+        ctx.is_same = x.dtype == residual.dtype and not mask.dropped
         return out
 
     @staticmethod
@@ -65,9 +73,8 @@ class _ResidualNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, normal, deviations = ctx.saved_tensors
         grad = grad.contiguous()
-        residual, x = torch.empty_like(grad), torch.empty_like(normal)
+        residual, x = torch.empty_like(grad), None if ctx.is_same else torch.empty_like(normal)
         gain, bias = torch.empty_like(weight), torch.empty_like(weight)
         operands = (grad, weight, normal, deviations, residual, x, gain, bias)
-        rows, features = deviations.numel(), grad.shape[-1]
-        call("residual_norm_backward", *operands, rows, features, *ctx.mask)
-        return x, residual, gain, bias, None, None
+        call("residual_norm_backward", *operands, *ctx.settings)
+        return residual if x is None else x, residual, gain, bias, None, None

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from evergraft.kernels.column_sums import column_sums
 from evergraft.kernels.native import reads, serves
 from evergraft.kernels.slices import joined
 from evergraft.sparse.layer import SparseLinear
@@ -127,7 +128,7 @@ class _JointLinear(torch.autograd.Function):
             backend.input_gradient(grad, values, stack.topology).view(ctx.shape) if needs_x else None,
             *[None] * 3,
             *_needed(stack.active, needed, lambda: backend.weight_gradient(grad, rows, stack.topology)),
-            *_needed(stack.out_features, needed[len(stack.active) :], lambda: grad.sum(0)),
+            *_needed(stack.out_features, needed[len(stack.active) :], lambda: column_sums(grad)),
         )
 
 

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from evergraft.errors import EvergraftError
+from evergraft.kernels.column_sums import column_sums
 from evergraft.kernels.native import is_plain, is_transformed
 from evergraft.sparse.products import choose_backend, dense
 from evergraft.sparse.topology import BlockTopology
@@ -190,7 +191,7 @@ def _gradients(
     return (
         of_input() if needs_x else None,
         of_values() if needs_values else None,
-        grad.sum(0) if ctx.has_bias and needs_bias else None,
+        column_sums(grad) if ctx.has_bias and needs_bias else None,
         *[None] * 5,
     )
 
