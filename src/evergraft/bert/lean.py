@@ -26,7 +26,8 @@ from transformers.models.bert.modeling_bert import (
 from evergraft.kernels.dropout import Dropout
 from evergraft.kernels.gelu import Gelu
 from evergraft.kernels.residual_norm import residual_norm
-from evergraft.sparse.feed_forward import feed_forward, is_bare
+from evergraft.sparse.bare import is_bare
+from evergraft.sparse.feed_forward import feed_forward
 from evergraft.sparse.joint import joint_linear
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules import module as modules
 
+from evergraft.kernels.column_sums import column_sums
 from evergraft.kernels.gelu import gelu
 from evergraft.kernels.native import serves
+from evergraft.sparse.bare import is_bare
 from evergraft.sparse.layer import SparseLinear
 from evergraft.sparse.linear import is_watched
 from evergraft.sparse.products import choose_backend, dense
 from evergraft.sparse.products.cpu import CpuBackend, Weights
 from evergraft.sparse.topology import INDICES, BlockTopology
-
-Kind = TypeVar("Kind", bound=nn.Module)
 
 
 def feed_forward(x: Tensor, up: nn.Module, down: nn.Module) -> Tensor:
@@ -57,22 +56,6 @@ def feed_forward(x: Tensor, up: nn.Module, down: nn.Module) -> Tensor:
             )
             return y.view(*x.shape[:-1], down.out_features)
     return down(gelu(up(x)))  # type: ignore[no-any-return]
-
-
-def is_bare(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
-    """Whether a call of the module is nothing but the `forward` of that very class, with no hook around it.
-
-    Nothing is said of modules in a graph that is being compiled: there it is False.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and type(module) is kind
-        and module._compiled_call_impl is None
-        and "forward" not in vars(module)
-        and not modules._has_any_global_hook()  # type: ignore[no-untyped-call]
-        and not (module._forward_hooks or module._forward_pre_hooks)
-        and not (module._backward_hooks or module._backward_pre_hooks)
-    )
 
 
 def _cast(x: Tensor, *parameters: Tensor | None) -> tuple[Any, ...]:
@@ -124,7 +107,11 @@ class _SparseFeedForward(torch.autograd.Function):
             gradients = ctx.backend.feed_forward_gradients(grad, x, hidden, up, down, needed)
         else:
             gradients = _gradients(grad, x, hidden, up, down)
-        return (*gradients, grad.sum(0) if has_down_bias and needs_down_bias else None, *[None] * (2 + len(indices)))
+        return (
+            *gradients,
+            column_sums(grad) if has_down_bias and needs_down_bias else None,
+            *[None] * (2 + len(indices)),
+        )
 
 
 def _gradients(grad: Tensor, x: Tensor, hidden: Tensor, up: Weights, down: Weights) -> tuple[Tensor, ...]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from evergraft.kernels.column_sums import column_sums
 from evergraft.kernels.native import reads, serves
 from evergraft.kernels.slices import joined
+from evergraft.sparse.bare import is_bare
 from evergraft.sparse.layer import SparseLinear
 from evergraft.sparse.products import choose_backend
 from evergraft.sparse.products.cpu import CpuBackend
@@ -45,8 +45,8 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
         >>> [y.shape for y in joint_linear(torch.randn(8, 64), (query, key, value))]
         [torch.Size([8, 64]), torch.Size([8, 64]), torch.Size([8, 64])]
     """
-    bare = [layer for layer in layers if _is_bare(layer)] if serves(x) else []
-    if len(bare) == len(layers) > 1 and not _is_watched() and _fit_together(bare, x):
+    bare = [layer for layer in layers if is_bare(layer, SparseLinear)] if serves(x) else []
+    if len(bare) == len(layers) > 1 and not is_in_torch_dispatch_mode() and _fit_together(bare, x):
         values: list[Tensor] = [layer.values for layer in bare]
         biases: list[Tensor] = [layer.bias for layer in bare if layer.bias is not None]
         if torch.is_autocast_enabled("cpu"):
@@ -57,20 +57,6 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
             columns = [layer.columns for layer in bare]
             return _JointLinear.apply(x, stack_of(bare), columns, backend, *values, *biases)  # type: ignore[no-any-return, no-untyped-call]
     return tuple(layer(x) for layer in layers)
-
-
-def _is_bare(layer: nn.Module) -> TypeGuard[SparseLinear]:
-    """Whether a module is a sparse layer itself, which nothing extends, patches or hooks into."""
-    return (
-        type(layer) is SparseLinear
-        and "forward" not in vars(layer)
-        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
-    )
-
-
-def _is_watched() -> bool:
-    """Whether something is to see each operator or each module that is called."""
-    return is_in_torch_dispatch_mode() or _has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 def _fit_together(layers: Sequence[SparseLinear], x: Tensor) -> bool:
