@@ -6,6 +6,7 @@
 #pragma once
 #include <numeric>
 #include "chunks.hpp"
+#include "outer_lists.hpp"
 #include "tile.hpp"
 #include "topology.hpp"
 
@@ -39,6 +40,9 @@ struct OuterProduct {
   bool tie;             // Both sides of a block fill vectors equally.
   int filled, other;    // The sides of a block: the one that fills vectors better, and the other one.
   int tokens_a_vector;
+  int64_t blocks;  // The number of active blocks.
+  int64_t lists;   // The number of lists that WeightLists would make of single weights.
+  int64_t tokens;
 };
 
 enum MatrixKernel {
@@ -54,6 +58,7 @@ enum MatrixKernel {
 
 enum OuterKernel {
   COLUMNS,          // outer.hpp
+  LISTS,            // outer_lists.hpp
   SQUARES,          // squares.hpp
   OUTER_TILES,      // amx.hpp
   OUTER_ROW_TILES,  // amx.hpp
@@ -70,6 +75,7 @@ template <class Kernel, class Product> struct Choice {
 constexpr int BLOCKS_A_ROW = 8;          // From here on a register of 32 blocks is filled well enough.
 constexpr int WEIGHTS_A_LIST = 4;        // From here on a list is worth its own cost.
 constexpr int TOKENS_A_LIST = 8 * STEP;  // From here on lists are worth the copy of the weights.
+constexpr int TOKENS_A_WEIGHT = 256;     // From here on LISTS is worth the sorting. It was not measured with AVX-512.
 
 // clang-format off
 constexpr Choice<MatrixKernel, MatrixProduct> MATRIX_PRODUCTS[] = {
@@ -95,6 +101,10 @@ constexpr Choice<OuterKernel, OuterProduct> OUTER_PRODUCTS[] = {
   {OUTER_ROW_TILES,   AMX,        TOKEN_PAIRS,   [](auto& p) { return p.filled % 16 == 0 && p.other == 1; }},
   {SQUARES,           PORTABLE,   ANY,           [](auto& p) { return p.tokens_a_vector <= 4 && p.other >= 4 &&
                                                                       p.other % p.tokens_a_vector == 0; }},
+  {LISTS,             PORTABLE,   ANY,           [](auto& p) { return TIER <= AVX2 &&
+                                                                      p.filled == 1 && p.other == 1 &&
+                                                                      p.tokens >= TOKENS_A_WEIGHT &&
+                                                                      p.blocks >= p.lists; }},
   {COLUMNS,           PORTABLE,   ANY,           [](auto&) { return true; }},
 };
 // clang-format on
@@ -131,14 +141,16 @@ MatrixProduct matrix_product(const Topology& t, bool transposed, BlockShape bloc
 
 // Describes the gradient of the weights. `filled` is the side of blocks along which weights fill vectors better. Where
 // both sides fill them equally, it is the side of the smaller matrix.
-template <class S> OuterProduct outer_product(const Topology& t) {
+template <class S> OuterProduct outer_product(const Topology& t, int64_t tokens) {
   const int height = (int)t.height, width = (int)t.width;
   const int rows_fill = std::gcd(height, LANES), columns_fill = std::gcd(width, LANES);
   const bool tie = rows_fill == columns_fill, wide = t.block_columns * width > t.block_rows * height;
   const bool filled_by_rows = tie ? wide : rows_fill > columns_fill;
   const int filled = filled_by_rows ? height : width, other = filled_by_rows ? width : height;
   const Packing packing = TIER >= AVX512BF16 && std::is_same_v<S, Bf16> ? TOKEN_PAIRS : FLOATS;
-  return {packing, filled_by_rows, tie, filled, other, LANES / std::max(rows_fill, columns_fill)};
+  const int64_t lists = t.block_rows * ((t.block_columns + LIST_INPUTS - 1) / LIST_INPUTS);
+  return {packing,  filled_by_rows, tie,   filled, other, LANES / std::max(rows_fill, columns_fill),
+          t.active, lists,          tokens};
 }
 
 }  // namespace evergraft

@@ -91,12 +91,18 @@ template <class S> class WeightGradient {
   static constexpr int NEIGHBOURS = Mac::NEIGHBOURS;
 
  public:
-  // tokens: of all runs.  sums: begins at zero.
-  WeightGradient(const Topology& t, int64_t tokens, float* sums)
-      : height((int)t.height), width((int)t.width), active(t.active), product(outer_product<S>(t)),
+  // tokens: of all runs.  sums: where they are summed.
+  WeightGradient(const Topology& t, int64_t tokens, float* sums, const Threads& threads)
+      : height((int)t.height), width((int)t.width), active(t.active), product(outer_product<S>(t, tokens)),
         kernel(choose(OUTER_PRODUCTS, product)), squares(kernel == SQUARES || kernel == OUTER_TILES),
-        mirrored((squares || product.tie) == product.filled_by_rows), index(mirrored ? by_columns(t) : by_rows(t)),
-        sums(sums) {
+        mirrored(kernel != LISTS && (squares || product.tie) == product.filled_by_rows),
+        index(mirrored ? by_columns(t) : by_rows(t)), sums(sums) {
+    if constexpr (TIER <= AVX2)
+      if (kernel == LISTS) {
+        T = LIST_WORDS;
+        listed.emplace(index, threads);
+        return;
+      }
     const int64_t wide = index.columns * (mirrored ? height : width);
     const int64_t bytes = squares ? TILE_BYTES : OUTER_BYTES;
     T = tile_tokens(round_up(wide, LANES), in_words(tokens), Threads{nullptr, 1}, STEP, bytes);
@@ -110,6 +116,8 @@ template <class S> class WeightGradient {
   void add(Matrix<const S> grad, Matrix<const S> x, int64_t tokens, const Threads& threads) {
     const BlockShape block = mirrored ? BlockShape{width, height, 0, 0} : BlockShape{height, width, 0, 0};
     const TokenWords<S> rows{mirrored ? x : grad}, others{mirrored ? grad : x};
+    if constexpr (TIER <= AVX2)
+      if (listed) return listed->add(rows, others, tokens, in_words(tokens), threads);
     const OuterTask<TokenWords<S>> task{index, block, rows, others, tokens, in_words(tokens), T, sums, threads};
     with_tokens_a_vector(product.tokens_a_vector, [&](auto p) {
       constexpr int P = decltype(p)::value;
@@ -130,8 +138,10 @@ template <class S> class WeightGradient {
     });
   }
 
-  // Puts the sums of each block into their order.
+  // Puts the sums where they belong.
   void finish(const Threads& threads) {
+    if constexpr (TIER <= AVX2)
+      if (listed) return listed->write(sums);
     if (mirrored == squares && height > 1 && width > 1) transpose_blocks(sums, active, height, width, threads);
   }
 
@@ -147,7 +157,8 @@ template <class S> class WeightGradient {
   bool squares, mirrored;
   Index index;
   float* sums;
-  int T;  // words of a tile
+  int T;                                      // words of a tile
+  std::optional<ListedGradient<Mac>> listed;  // LISTS
 };
 
 }  // namespace evergraft

@@ -129,6 +129,41 @@ template <int N, int UNIT = 1> EG_INLINE Vec fold(Vec* v) {
   return v[0];
 }
 
+typedef float Four __attribute__((vector_size(16)));
+
+// Adds every two neighbouring lanes. Of every four sums two are of a, and then two of b.
+template <int... I> EG_INLINE Vec add_neighbours(Vec a, Vec b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 * 2 + (I % 4 < 2 ? 0 : LANES))...) +
+         __builtin_shufflevector(a, b, (I / 4 * 4 + I % 2 * 2 + (I % 4 < 2 ? 0 : LANES) + 1)...);
+}
+
+// Adds up every fourth lane.
+template <int... I> EG_INLINE Four add_fours(Vec v, std::integer_sequence<int, I...>) {
+  Four sum = __builtin_shufflevector(v, v, I...);
+  if constexpr (LANES >= 8) sum += __builtin_shufflevector(v, v, (4 + I)...);
+  if constexpr (LANES >= 16)
+    sum += __builtin_shufflevector(v, v, (8 + I)...) + __builtin_shufflevector(v, v, (12 + I)...);
+  return sum;
+}
+
+// Adds up the lanes of each of COUNT vectors, and adds these totals to the numbers at `to`.
+//   v: the vectors, and zeros up to a multiple of four.
+template <int COUNT> EG_INLINE void add_totals(const Vec* v, float* to) {
+  EG_UNROLL_FOR (int k = 0; k < COUNT; k += 4) {
+    const Vec sums =
+        add_neighbours(add_neighbours(v[k], v[k + 1], Lanes{}), add_neighbours(v[k + 2], v[k + 3], Lanes{}), Lanes{});
+    const Four total = add_fours(sums, std::make_integer_sequence<int, 4>{});
+    if (k + 4 <= COUNT) {
+      Four all;
+      memcpy(&all, to + k, sizeof all);
+      all += total;
+      memcpy(to + k, &all, sizeof all);
+    } else {
+      for (int i = 0; k + i < COUNT; i++) to[k + i] += total[i];
+    }
+  }
+}
+
 // Calls f(n) with n, which is 1 ... MOST, as a constant.
 template <int MOST, class F> EG_INLINE void with_count(int n, F f) {
   if constexpr (MOST > 0) n == MOST ? f(std::integral_constant<int, MOST>{}) : with_count<MOST - 1>(n, f);

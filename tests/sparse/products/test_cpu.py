@@ -87,6 +87,7 @@ def test_single_weights_in_chunks(tier, dtype):
         ((900, 100), 0.5),
         ((48, 4800), 0.05),
         ((4800, 48), 0.05),
+        ((130, 150), 1.0),
     ):
         check(CpuBackend(tier), *problem((1, 1), grid, density, dtype, tokens=421))
 
