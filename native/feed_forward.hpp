@@ -106,8 +106,8 @@ void feed_forward_backward(const Layer<S>& up, const Layer<S>& down, Matrix<cons
   const ReadyMatrix<S> down_matrix(down.topology, true, down.values, grad, tokens, down_words);
   const ReadyMatrix<S> up_matrix(up.topology, true, up.values, {nullptr, stride}, tokens, up_words);
   std::optional<WeightGradient<S>> of_up, of_down;
-  if (to.up_values) of_up.emplace(up.topology, tokens, to.up_values, threads);
-  if (to.down_values) of_down.emplace(down.topology, tokens, to.down_values, threads);
+  if (to.up_values) of_up.emplace(up.topology, tokens, to.up_values);
+  if (to.down_values) of_down.emplace(down.topology, tokens, to.down_values);
   if (to.up_bias) std::fill_n(to.up_bias, hidden, 0.0f);
 
   const int64_t slab = slab_tokens<S>(tokens, threads),

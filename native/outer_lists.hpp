@@ -19,6 +19,8 @@ constexpr int ROWS_AHEAD = 2;    // a row is prefetched so many lists before it 
 // The weights of `rows` rows from `first` on, and a sum for each.
 class WeightLists {
  public:
+  const Index& index;
+  const int64_t first, rows;
   std::unique_ptr<uint16_t[]> order;   // [chunk][rows] the rows of a chunk, by the lengths of their lists
   std::unique_ptr<uint8_t[]> lengths;  // [chunk][rows] these lengths
   std::unique_ptr<uint16_t[]> at;      // [weights] where in the chunk's tile the input of a weight begins
@@ -72,8 +74,6 @@ class WeightLists {
     return place;
   }
 
-  const Index& index;
-  int64_t first, rows;
   std::unique_ptr<int32_t[]> next;  // [chunk][rows] the place of the next weight of each list
 };
 
@@ -89,62 +89,80 @@ EG_INLINE void add_list(const float* row, const float* tile, const uint16_t* at,
   add_totals<COUNT>(sum, sums);
 }
 
-// rows^T x at the single weights of an index, summed over any number of runs of tokens.
+// Adds the sums over a run of tokens of the rows and inputs that `lists` names.
+//   words: of the tokens of a feature.
+template <class Mac, class Source>
+void add_lists(WeightLists& lists, Source rows, Source x, int64_t tokens, int64_t words) {
+  constexpr int T = LIST_WORDS;
+  const Index& index = lists.index;
+  const int64_t first = lists.first, count = lists.rows;
+  float* tile = tile_buffer.at_least(round_up(count, LANES) * T);
+  float* chunk = group_buffer.at_least(LIST_INPUTS * T);
+  for (int64_t t0 = 0; t0 < words; t0 += T) {
+    pack(rows, t0, tokens, first, first + count, index.rows, T, tile);
+    const uint16_t *row = lists.order.get(), *at = lists.at.get();
+    const uint8_t* length = lists.lengths.get();
+    float* sums = lists.sums.get();
+    for (int64_t f0 = 0; f0 < index.columns; f0 += LIST_INPUTS) {
+      const int64_t next = f0 + LIST_INPUTS < index.columns ? f0 + LIST_INPUTS : 0;
+      pack(x, t0, tokens, f0, std::min(index.columns, f0 + LIST_INPUTS), index.columns, T, chunk);
+      Ahead ahead(x, next ? t0 : t0 + T, T, tokens, next, std::min(index.columns, next + LIST_INPUTS));
+      const int64_t lines = ahead.share(count);
+      for (int64_t r = 0; r < count; r++, row++, length++) {
+        ahead.fetch(lines);
+        for (int t = 0; t < T; t += 16) __builtin_prefetch(tile + (int64_t)row[ROWS_AHEAD] * T + t);
+        const float* from = tile + (int64_t)*row * T;
+        for (int left = *length; left > 0; left -= LIST) {
+          const int n = std::min(left, LIST);
+          with_count<LIST>(n, [&](auto count) { add_list<Mac, decltype(count)::value>(from, chunk, at, sums); });
+          at += n, sums += n;
+        }
+      }
+    }
+  }
+}
+
+// Rows are dealt out in shares whose tile fits the level-2 cache (L2), and of which each thread has one.
+inline int64_t share_rows(const Index& index, const Threads& threads) {
+  const int64_t fit = TILE_BYTES / (4 * LIST_WORDS);
+  const int64_t shares = std::max<int64_t>((index.rows + fit - 1) / fit, threads.count);
+  return round_up((index.rows + shares - 1) / shares, LANES);
+}
+
+// gradient = rows^T x at the single weights of the index. The lists of a share exist only while it is summed.
+template <class Mac, class Source>
+void sum_lists(const Index& index, Source rows, Source x, int64_t tokens, int64_t words, float* gradient,
+               const Threads& threads) {
+  const int64_t share = share_rows(index, threads);
+  parallel(threads, (index.rows + share - 1) / share, [&](int64_t i) {
+    WeightLists lists(index, i * share, std::min(share, index.rows - i * share));
+    add_lists<Mac>(lists, rows, x, tokens, words);
+    lists.write(gradient);
+  });
+}
+
+// The same over several runs of tokens, between which all lists are kept.
 template <class Mac> class ListedGradient {
  public:
-  static constexpr int T = LIST_WORDS;
-
-  ListedGradient(const Index& index, const Threads& threads) : index(index) {
-    const int64_t fit = TILE_BYTES / (4 * T), shares = std::max<int64_t>((index.rows + fit - 1) / fit, threads.count);
-    a_share = round_up((index.rows + shares - 1) / shares, LANES);
-    lists.resize((index.rows + a_share - 1) / a_share);
-    parallel(threads, (int64_t)lists.size(), [&](int64_t i) {
-      const int64_t first = i * a_share;
-      lists[i].emplace(index, first, std::min(a_share, index.rows - first));
-    });
+  ListedGradient(const Index& index, const Threads& threads) {
+    const int64_t share = share_rows(index, threads);
+    shares.resize((index.rows + share - 1) / share);
+    parallel(threads, (int64_t)shares.size(),
+             [&](int64_t i) { shares[i].emplace(index, i * share, std::min(share, index.rows - i * share)); });
   }
 
   // Adds a run of tokens.
-  //   words: of the tokens of a feature.
   template <class Source> void add(Source rows, Source x, int64_t tokens, int64_t words, const Threads& threads) {
-    parallel(threads, (int64_t)lists.size(), [&](int64_t i) {
-      const int64_t first = i * a_share, count = std::min(a_share, index.rows - first);
-      float* tile = tile_buffer.at_least(a_share * T);
-      float* chunk = group_buffer.at_least(LIST_INPUTS * T);
-      for (int64_t t0 = 0; t0 < words; t0 += T) {
-        pack(rows, t0, tokens, first, first + count, index.rows, T, tile);
-        const uint16_t *row = lists[i]->order.get(), *at = lists[i]->at.get();
-        const uint8_t* length = lists[i]->lengths.get();
-        float* sums = lists[i]->sums.get();
-        for (int64_t f0 = 0; f0 < index.columns; f0 += LIST_INPUTS) {
-          const int64_t next = f0 + LIST_INPUTS < index.columns ? f0 + LIST_INPUTS : 0;
-          pack(x, t0, tokens, f0, std::min(index.columns, f0 + LIST_INPUTS), index.columns, T, chunk);
-          Ahead ahead(x, next ? t0 : t0 + T, T, tokens, next, std::min(index.columns, next + LIST_INPUTS));
-          const int64_t lines = ahead.share(count);
-          for (int64_t r = 0; r < count; r++, row++, length++) {
-            ahead.fetch(lines);
-            for (int t = 0; t < T; t += 16) __builtin_prefetch(tile + (int64_t)row[ROWS_AHEAD] * T + t);
-            const float* from = tile + (int64_t)*row * T;
-            for (int left = *length; left > 0; left -= LIST) {
-              const int n = std::min(left, LIST);
-              with_count<LIST>(n, [&](auto count) { add_list<Mac, decltype(count)::value>(from, chunk, at, sums); });
-              at += n, sums += n;
-            }
-          }
-        }
-      }
-    });
+    parallel(threads, (int64_t)shares.size(), [&](int64_t i) { add_lists<Mac>(*shares[i], rows, x, tokens, words); });
   }
 
   // Copies the sums to the gradient, once and at last.
   void write(float* gradient) {
-    for (auto& share : lists) share->write(gradient);
+    for (auto& lists : shares) lists->write(gradient);
   }
 
  private:
-  const Index& index;
-  int64_t a_share;  // rows
-  std::vector<std::optional<WeightLists>> lists;
+  std::vector<std::optional<WeightLists>> shares;
 };
 
 }  // namespace evergraft

@@ -92,20 +92,15 @@ template <class S> class WeightGradient {
 
  public:
   // tokens: of all runs.  sums: where they are summed.
-  WeightGradient(const Topology& t, int64_t tokens, float* sums, const Threads& threads)
+  WeightGradient(const Topology& t, int64_t tokens, float* sums)
       : height((int)t.height), width((int)t.width), active(t.active), product(outer_product<S>(t, tokens)),
         kernel(choose(OUTER_PRODUCTS, product)), squares(kernel == SQUARES || kernel == OUTER_TILES),
         mirrored(kernel != LISTS && (squares || product.tie) == product.filled_by_rows),
         index(mirrored ? by_columns(t) : by_rows(t)), sums(sums) {
-    if constexpr (TIER <= AVX2)
-      if (kernel == LISTS) {
-        T = LIST_WORDS;
-        listed.emplace(index, threads);
-        return;
-      }
     const int64_t wide = index.columns * (mirrored ? height : width);
     const int64_t bytes = squares ? TILE_BYTES : OUTER_BYTES;
-    T = tile_tokens(round_up(wide, LANES), in_words(tokens), Threads{nullptr, 1}, STEP, bytes);
+    T = kernel == LISTS ? LIST_WORDS
+                        : tile_tokens(round_up(wide, LANES), in_words(tokens), Threads{nullptr, 1}, STEP, bytes);
     std::fill_n(sums, active * height * width, 0.0f);
   }
 
@@ -117,7 +112,12 @@ template <class S> class WeightGradient {
     const BlockShape block = mirrored ? BlockShape{width, height, 0, 0} : BlockShape{height, width, 0, 0};
     const TokenWords<S> rows{mirrored ? x : grad}, others{mirrored ? grad : x};
     if constexpr (TIER <= AVX2)
-      if (listed) return listed->add(rows, others, tokens, in_words(tokens), threads);
+      if (kernel == LISTS) {
+        if (tokens == product.tokens)
+          return sum_lists<Mac>(index, rows, others, tokens, in_words(tokens), sums, threads);
+        if (!listed) listed.emplace(index, threads);
+        return listed->add(rows, others, tokens, in_words(tokens), threads);
+      }
     const OuterTask<TokenWords<S>> task{index, block, rows, others, tokens, in_words(tokens), T, sums, threads};
     with_tokens_a_vector(product.tokens_a_vector, [&](auto p) {
       constexpr int P = decltype(p)::value;
@@ -158,7 +158,7 @@ template <class S> class WeightGradient {
   Index index;
   float* sums;
   int T;                                      // words of a tile
-  std::optional<ListedGradient<Mac>> listed;  // LISTS
+  std::optional<ListedGradient<Mac>> listed;  // LISTS, where there are several runs
 };
 
 }  // namespace evergraft

@@ -71,7 +71,7 @@ EG_EXPORT int evergraft_weight_gradient(const Topology* t, const void* grad, int
   return guarded(dtype, [&](auto s) {
     using S = decltype(s);
     const Summed<S> summed((S*)dvalues, weights(*t), sums_buffer);
-    WeightGradient<S> gradient(*t, tokens, summed.sums(), *threads);
+    WeightGradient<S> gradient(*t, tokens, summed.sums());
     gradient.add({(const S*)grad, grad_stride}, {(const S*)x, x_stride}, tokens, *threads);
     gradient.finish(*threads);
     summed.store();
