@@ -11,10 +11,11 @@
 
 namespace evergraft {
 
-constexpr int LIST = 8;          // weights that share a vector of their row
-constexpr int LIST_INPUTS = 64;  // in a chunk
-constexpr int LIST_WORDS = 64;   // of tokens in a chunk, which takes 16 KB with them
-constexpr int ROWS_AHEAD = 2;    // a row is prefetched so many lists before it is used
+constexpr int LIST = 8;               // weights that share a vector of their row
+constexpr int LIST_INPUTS = 64;       // in a chunk
+constexpr int LIST_WORDS = 64;        // of tokens in a chunk, which takes 16 KB with them
+constexpr int LIST_WEIGHTS = 180000;  // of a share, whose lists take 6 bytes a weight: about 1 MB
+constexpr int ROWS_AHEAD = 2;         // a row is prefetched so many lists before it is used
 
 // The weights of `rows` rows from `first` on, and a sum for each.
 class WeightLists {
@@ -122,9 +123,11 @@ void add_lists(WeightLists& lists, Source rows, Source x, int64_t tokens, int64_
   }
 }
 
-// Rows are dealt out in shares whose tile fits the level-2 cache (L2), and of which each thread has one.
+// Rows are dealt out in shares whose tile fits the level-2 cache (L2), whose lists take little memory, and of which
+// each thread has one.
 inline int64_t share_rows(const Index& index, const Threads& threads) {
-  const int64_t fit = TILE_BYTES / (4 * LIST_WORDS);
+  const int64_t weights_a_row = index.offsets[index.rows] / std::max<int64_t>(index.rows, 1) + 1;
+  const int64_t fit = std::min(TILE_BYTES / (4 * LIST_WORDS), std::max<int64_t>(LIST_WEIGHTS / weights_a_row, LANES));
   const int64_t shares = std::max<int64_t>((index.rows + fit - 1) / fit, threads.count);
   return round_up((index.rows + shares - 1) / shares, LANES);
 }
