@@ -10,7 +10,6 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -29,6 +28,7 @@ from evergraft.kernels.residual_norm import residual_norm
 from evergraft.sparse.bare import is_bare
 from evergraft.sparse.feed_forward import feed_forward
 from evergraft.sparse.joint import joint_linear
+from evergraft.sparse.linear import autocast
 
 
 def use_lean_modules(model: nn.Module) -> None:
@@ -119,9 +119,8 @@ class LeanSelfAttention(BertSelfAttention):
         if past_key_values is not None:
             attended: Any = super().forward(hidden_states, attention_mask, past_key_values, **kwargs)
             return attended  # type: ignore[no-any-return]
-        device, leading = hidden_states.device.type, hidden_states.shape[:-1]
-        if torch.is_autocast_enabled(device):
-            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
+        leading = hidden_states.shape[:-1]
+        (hidden_states,) = autocast(hidden_states)
         projected = joint_linear(hidden_states, (self.query, self.key, self.value))
         heads = [each.view(*leading, -1, self.attention_head_size).transpose(1, 2) for each in projected]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -142,12 +141,7 @@ _LEAN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
 def _feed_forward_chunk(layer: BertLayer, attention_output: Tensor) -> Tensor:
     """`BertLayer.feed_forward_chunk`, in one function where nobody watches what its modules hand on."""
     first, last = layer.intermediate, layer.output
-    if (
-        is_bare(first, BertIntermediate)
-        and is_bare(first.intermediate_act_fn, Gelu)
-        and isinstance(last, LeanOutput)
-        and is_bare(last, LeanOutput)
-    ):
+    if is_bare(first, BertIntermediate) and is_bare(first.intermediate_act_fn, Gelu) and is_bare(last, LeanOutput):
         y = feed_forward(attention_output, first.dense, last.dense)
         return residual_norm(y, attention_output, last.LayerNorm, last.dropout)
     return BertLayer.feed_forward_chunk(layer, attention_output)  # type: ignore[no-any-return,no-untyped-call]

@@ -63,7 +63,7 @@ class WholeWordMasking:
             token_ids: int64 [length].
             rng: the generator that the choice is drawn from.
         """
-        chosen = self._choose(self._words(token_ids), rng)
+        chosen = self._choose(self.words(token_ids), rng)
         positions = np.zeros(self.budget, np.int64)
         labels = np.full(self.budget, IGNORED, np.int64)
         positions[: len(chosen)] = chosen
@@ -72,7 +72,7 @@ class WholeWordMasking:
         masked[chosen] = self._replace(tokens, rng)
         return Masked(masked, positions, labels)
 
-    def _words(self, token_ids: np.ndarray) -> list[range]:
+    def words(self, token_ids: np.ndarray) -> list[range]:
         """The positions of each word: a piece that continues belongs to the ordinary token before it."""
         ordinary = ~self.special[token_ids]
         inside = self.continues[token_ids]  # whether a token continues a word

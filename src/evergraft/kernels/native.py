@@ -92,6 +92,14 @@ def is_plain(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
 
 
+def holds_numbers(tensor: Tensor) -> bool:
+    """Whether a plain tensor's memory holds its numbers as they are.
+
+    torch has tensors whose sign or conjugate is yet to be taken, and some that are zero without memory.
+    """
+    return not (tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor())
+
+
 def is_transformed() -> bool:
     """Whether a transform of `torch.func`, such as `vmap` or `grad`, is active. It only sees torch's operators."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
@@ -132,15 +140,12 @@ def runnable_tiers() -> tuple[str, ...]:
 
 
 def _with_numbers(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of the same strides if its memory does not hold its numbers as they are.
-
-    torch has tensors whose sign or conjugate is yet to be taken, and some that are zero without memory.
-    """
+    """The tensor, or a copy of the same strides if its memory does not hold its numbers as they are."""
     if not is_plain(tensor):
         raise EvergraftError(f"native functions take plain strided tensors; got {type(tensor).__name__}")
-    if tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
-    return tensor
+    if holds_numbers(tensor):
+        return tensor
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
 
 
 def _native(argument: Argument) -> object:

@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor
 
-from evergraft.kernels.native import is_plain
+from evergraft.kernels.native import holds_numbers, is_plain
 
 
 def joined(slices: Sequence[Tensor]) -> Tensor | None:
@@ -36,7 +36,7 @@ def joined(slices: Sequence[Tensor]) -> Tensor | None:
     for each in slices:
         if not (
             is_plain(each)
-            and not (each.is_neg() or each.is_conj() or each._is_zerotensor())
+            and holds_numbers(each)
             and (each.dtype, each.shape[:-1], each.storage_offset()) == (first.dtype, shape[:-1], end)
             and each.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
             and all(size < 2 or at == by for size, at, by in zip(each.shape, each.stride(), strides, strict=True))

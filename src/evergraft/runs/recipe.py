@@ -218,7 +218,12 @@ def load_stored_recipe(path: Path) -> Recipe:
     Raises:
         EvergraftError: a file that is missing or not YAML, an unknown field, or a value out of range.
     """
-    return recipe_from(EARLIER_VALUES | read_yaml(path, "recipe"), path)
+    return stored_recipe(read_yaml(path, "recipe"), path)
+
+
+def stored_recipe(fields: dict[str, Any], source: Path) -> Recipe:
+    """The same of fields that were read from `source`."""
+    return recipe_from(EARLIER_VALUES | fields, source)
 
 
 def with_fields(fields: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

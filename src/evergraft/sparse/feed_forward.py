@@ -13,7 +13,7 @@ from evergraft.kernels.gelu import gelu
 from evergraft.kernels.native import serves
 from evergraft.sparse.bare import is_bare
 from evergraft.sparse.layer import SparseLinear
-from evergraft.sparse.linear import is_watched
+from evergraft.sparse.linear import autocast, is_watched
 from evergraft.sparse.products import choose_backend, dense
 from evergraft.sparse.products.cpu import CpuBackend, Weights
 from evergraft.sparse.topology import INDICES, BlockTopology
@@ -45,7 +45,7 @@ def feed_forward(x: Tensor, up: nn.Module, down: nn.Module) -> Tensor:
         torch.Size([8, 64])
     """
     if is_bare(up, SparseLinear) and is_bare(down, SparseLinear):
-        tensors = _cast(x, up.values, up.bias, down.values, down.bias)
+        tensors = autocast(x, up.values, up.bias, down.values, down.bias)
         backend = _native_backend(up, down, *tensors)
         if backend is not None:
             keeps = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
@@ -58,20 +58,12 @@ def feed_forward(x: Tensor, up: nn.Module, down: nn.Module) -> Tensor:
     return down(gelu(up(x)))  # type: ignore[no-any-return]
 
 
-def _cast(x: Tensor, *parameters: Tensor | None) -> tuple[Any, ...]:
-    """The tensors in the dtype of autocast, where that is on; else as they are."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return x, *parameters
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return x.to(dtype), *(None if parameter is None else parameter.to(dtype) for parameter in parameters)
-
-
 def _native_backend(up: SparseLinear, down: SparseLinear, x: Tensor, *parameters: Tensor | None) -> CpuBackend | None:
     """The backend that can compute the network of these layers, which holds these tensors; None if there is none."""
     tensors = [x, *(parameter for parameter in parameters if parameter is not None)]
     if (
         serves(*tensors)
-        and not is_watched(*tensors, up.columns, down.columns)
+        and not is_watched(up.columns, down.columns)
         and all(tensor.dtype == x.dtype for tensor in tensors)
         and up.columns.device == down.columns.device == x.device
         and x.dim() > 0

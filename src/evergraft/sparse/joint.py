@@ -15,6 +15,7 @@ from evergraft.kernels.native import reads, serves
 from evergraft.kernels.slices import joined
 from evergraft.sparse.bare import is_bare
 from evergraft.sparse.layer import SparseLinear
+from evergraft.sparse.linear import autocast
 from evergraft.sparse.products import choose_backend
 from evergraft.sparse.products.cpu import CpuBackend
 from evergraft.sparse.stack import Stack, stack_of
@@ -47,15 +48,13 @@ def joint_linear(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """
     bare = [layer for layer in layers if is_bare(layer, SparseLinear)] if serves(x) else []
     if len(bare) == len(layers) > 1 and not is_in_torch_dispatch_mode() and _fit_together(bare, x):
-        values: list[Tensor] = [layer.values for layer in bare]
-        biases: list[Tensor] = [layer.bias for layer in bare if layer.bias is not None]
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            x, values, biases = x.to(dtype), [v.to(dtype) for v in values], [b.to(dtype) for b in biases]
+        values = [layer.values for layer in bare]
+        biases = [layer.bias for layer in bare if layer.bias is not None]
+        x, *parameters = autocast(x, *values, *biases)
         backend = bare[0].backend
-        if isinstance(choose_backend(backend, x, values[0]), CpuBackend):
+        if isinstance(choose_backend(backend, x, parameters[0]), CpuBackend):
             columns = [layer.columns for layer in bare]
-            return _JointLinear.apply(x, stack_of(bare), columns, backend, *values, *biases)  # type: ignore[no-any-return, no-untyped-call]
+            return _JointLinear.apply(x, stack_of(bare), columns, backend, *parameters)  # type: ignore[no-any-return, no-untyped-call]
     return tuple(layer(x) for layer in layers)
 
 

@@ -44,15 +44,21 @@ def linear(
             f"expected x [..., {topology.in_features}] and values [{topology.active}, {topology.block[0]}, "
             f"{topology.block[1]}]; got {list(x.shape)} and {list(values.shape)}"
         )
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
+    x, values, bias = autocast(x, values, bias)
     bias = _checked(x, values, topology, bias)
     if is_transformed():
         return dense.forward(x, values, topology, bias)
     product: Callable[..., Tensor] = torch.ops.evergraft.forward if is_watched(x, values) else _SparseLinear.apply
     y = product(x.reshape(-1, x.shape[-1]), values, bias, *topology.tensors(), backend)
     return y.view(*x.shape[:-1], topology.out_features)
+
+
+def autocast(x: Tensor, *parameters: Tensor | None) -> tuple[Any, ...]:
+    """The tensors in the dtype of autocast, where that is on for the device of x; else as they are."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, *parameters
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return x.to(dtype), *(None if parameter is None else parameter.to(dtype) for parameter in parameters)
 
 
 def _checked(x: Tensor, values: Tensor, topology: BlockTopology, bias: Tensor | None) -> Tensor | None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from evergraft.errors import EvergraftError
 from evergraft.files.yaml import read_yaml
 from evergraft.runs.layout import METRICS, RECIPE, RESULT
-from evergraft.runs.recipe import Recipe, load_stored_recipe
+from evergraft.runs.recipe import Recipe, stored_recipe
 from evergraft.runs.result import read_result
 from evergraft.study.grid import PlannedRun, Study
 
@@ -70,9 +70,10 @@ def check_run_unchanged(study: Study, run: PlannedRun) -> None:
         raise EvergraftError(
             f"{run.folder} holds a run that this study did not begin; move it away, or give {study.path} another output"
         )
-    begun = load_stored_recipe(run.recipe_file).model_dump(mode="json")
+    stored = read_yaml(run.recipe_file, "recipe")
+    begun = stored_recipe(stored, run.recipe_file).model_dump(mode="json")
     asked = run.recipe.model_dump(mode="json")
-    said = read_yaml(run.recipe_file, "recipe").keys() | run.recipe.model_fields_set  # where defaults may have changed
+    said = stored.keys() | run.recipe.model_fields_set  # where defaults may have changed
     differing = [name for name in asked if name in said and asked[name] != begun[name]]
     changed = [f"{name} is {asked[name]}, was {begun[name]}" for name in differing]
     if changed:

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from evergraft.bert.examples import VALIDATION_SEED
+from evergraft.bert.examples import VALIDATION_SEED, PretrainingExamples
 from evergraft.bert.model import SparseBertForPreTraining
-from evergraft.bert.pairs import NEXT, SentencePairs
+from evergraft.bert.pairs import NEXT
 from evergraft.bert.randomness import Purpose, generator
 from evergraft.corpus.corpus import TOKENIZER, special_ids
 from evergraft.corpus.vocabulary import load_vocabulary
@@ -91,22 +91,16 @@ def _encoded(text: str, tokenizer: Tokenizer, longest: int) -> list[int]:
 def _validation_inputs(run: Run, tokenizer: Tokenizer) -> Iterator[Input]:
     """Inputs of the validation split, in an order of their own, with one word masked: text, tokens, and the word."""
     corpus = reopen_corpus(run)
-    pairs = SentencePairs(corpus, corpus.validation, run.recipe.sequence_length)
-    for index in generator(Purpose.ORDER, VALIDATION_SEED, 0).permutation(len(pairs)).tolist():
-        pair = pairs.pair(VALIDATION_SEED, 0, index)
-        whole = _whole_words(pair.token_ids, corpus.continuation)
+    examples = PretrainingExamples(corpus, corpus.validation, run.recipe.sequence_length, VALIDATION_SEED)
+    for index in generator(Purpose.ORDER, VALIDATION_SEED, 0).permutation(len(examples)).tolist():
+        pair = examples.pairs.pair(VALIDATION_SEED, 0, index)
+        whole = [word[0] for word in examples.masking.words(pair.token_ids) if len(word) == 1]
         words = [place for place in whole if _piece(tokenizer, pair.token_ids[place]).isalpha()]
         if words and pair.label == NEXT:
             place = words[int(generator(Purpose.MASK, VALIDATION_SEED, 0, index).integers(len(words)))]
             answer, masked = _piece(tokenizer, pair.token_ids[place]), pair.token_ids.copy()
             masked[place] = corpus.special_ids.mask
             yield _text(masked, tokenizer), masked.tolist(), [answer]
-
-
-def _whole_words(ids: np.ndarray, continuation: np.ndarray) -> list[int]:
-    """Where words stand that are one piece."""
-    continues = np.append(continuation[ids], False)
-    return np.flatnonzero(~continues[:-1] & ~continues[1:]).tolist()
 
 
 def _piece(tokenizer: Tokenizer, token: int) -> str:
